@@ -1,0 +1,89 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+func credential(acct account) *syscall.Credential {
+	if !acct.other {
+		return nil
+	}
+	return &syscall.Credential{Uid: acct.uid, Gid: acct.gid}
+}
+
+// baseAttr keeps the terminal's Ctrl-C from the child: the shutdown is ordered, and the database's turn comes last.
+func baseAttr(acct account) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Credential: credential(acct)}
+}
+
+func sendSignal(p *os.Process, how stopSignal) error {
+	switch how {
+	case stopFast:
+		return p.Signal(syscall.SIGINT)
+	case stopImmediate:
+		return p.Signal(syscall.SIGQUIT)
+	default:
+		return p.Kill()
+	}
+}
+
+// alive reports whether a process with that id exists, whoever owns it.
+func alive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+func interrupt(pid int) error { return syscall.Kill(pid, syscall.SIGINT) }
+
+// lockFile takes the lock without waiting. The kernel gives it back when the process ends in any way.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, ErrInUse
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func owner(info os.FileInfo) (uid, gid uint32, known bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return stat.Uid, stat.Gid, true
+}
+
+// watchdog does what Pdeathsig does where the kernel has no such thing: a shell reads from a pipe whose other end
+// only this process holds, and so wakes up when this process has ended. release ends the shell first; closePipe is what the end
+// of this process does.
+func watchdog(pid int, acct account) (release, closePipe func(), err error) {
+	cmd := exec.Command("/bin/sh", "-c", `read -r _; kill -INT "$1"`, "sh", strconv.Itoa(pid))
+	cmd.SysProcAttr = baseAttr(acct)
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("watchdog: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("watchdog: %w", err)
+	}
+	closePipe = func() { _ = pipe.Close() }
+	release = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		closePipe()
+	}
+	return release, closePipe, nil
+}

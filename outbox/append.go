@@ -1,0 +1,109 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// Schema is the PostgreSQL schema that holds the outbox's tables; empty: whatever the search_path finds.
+// Its methods are the package's functions of the same names for a schema of its own.
+type Schema string
+
+// Append writes events into the outbox as part of tx: they exist if and only if tx commits. It returns the id of the
+// first. It takes a pgx.Tx, so that an event without a transaction does not compile.
+//
+// It takes each key's advisory lock before the event's number is drawn and holds it until tx ends: transactions that
+// append the same key wait for each other, and so commit in the order of their numbers. Append as late in the
+// transaction as you can, and all events in one call: two transactions that append two keys in opposite order, in
+// calls of their own, deadlock. Keep below 1,000 distinct keys a transaction (each lock takes a place in PostgreSQL's
+// shared lock table).
+//
+// Inside a handler, through the handler's own tx, events are kept back and written together when its transaction ends.
+//
+// An event that cannot be stored is refused with an *InvalidEventError before anything is written; tx stays usable.
+func Append(ctx context.Context, tx pgx.Tx, event Event, more ...Event) (uuid.UUID, error) {
+	return Schema("").Append(ctx, tx, event, more...)
+}
+
+// AppendAll is Append for any number of events; it returns their ids in the order given.
+func AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uuid.UUID, error) {
+	return Schema("").AppendAll(ctx, tx, events...)
+}
+
+// Append is the package's Append for the tables in this schema.
+func (s Schema) Append(ctx context.Context, tx pgx.Tx, event Event, more ...Event) (uuid.UUID, error) {
+	ids, err := s.AppendAll(ctx, tx, append([]Event{event}, more...)...)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	return ids[0], nil
+}
+
+// AppendAll is the package's AppendAll for the tables in this schema.
+func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uuid.UUID, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	d := deliveryFrom(ctx)
+	rows := make([]stored, len(events))
+	ids := make([]uuid.UUID, len(events))
+	for i, e := range events {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("outbox: draw an event id: %w", err)
+		}
+		if e.CorrelationID == "" {
+			e.CorrelationID = CorrelationID(ctx)
+		}
+		if e.CausationID == uuid.Nil && d != nil {
+			e.CausationID = d.eventID
+		}
+		if rows[i], err = e.encode(id); err != nil {
+			return nil, err
+		}
+		ids[i] = id
+	}
+	if d != nil && d.tx != nil && pgx.Tx(d.tx) == tx {
+		d.tx.appended = append(d.tx.appended, rows...)
+		return ids, nil
+	}
+	if err := s.write(ctx, tx, rows); err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+// write locks the keys and inserts the rows, in one round trip. The locks are a statement of their own and come
+// first: a number that is drawn before the lock is held may commit after a later one.
+func (s Schema) write(ctx context.Context, tx pgx.Tx, rows []stored) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	s.queueWrite(batch, rows)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("outbox: append: %w", err)
+	}
+	return nil
+}
+
+func (s Schema) queueWrite(batch *pgx.Batch, rows []stored) {
+	keys := make([]string, len(rows))
+	for i := range rows {
+		keys[i] = rows[i].Key
+	}
+	slices.SortFunc(keys, strings.Compare)
+	batch.Queue(s.sql(outboxdb.OutboxLockKeys), slices.Compact(keys))
+	for i := range rows {
+		r := &rows[i]
+		batch.Queue(s.sql(outboxdb.OutboxInsert), r.ID, r.Type, r.Key, r.Data, r.CorrelationID, r.CausationID,
+			r.TraceParent, r.Source, r.SchemaVersion, r.OccurredAt)
+	}
+}

@@ -1,0 +1,56 @@
+package outbox
+
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+type (
+	correlationKey struct{}
+	deliveryKey    struct{}
+)
+
+// WithCorrelationID returns a context whose appended events carry id, unless they bring one of their own.
+// An id that is not valid (ValidCorrelationID) makes those appends fail.
+func WithCorrelationID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, correlationKey{}, id)
+}
+
+// CorrelationID is the correlation id of the request, or of the event being handled; empty outside both.
+func CorrelationID(ctx context.Context) string {
+	id, _ := ctx.Value(correlationKey{}).(string)
+	return id
+}
+
+// delivery is what the context of a handler knows of the event in hand.
+type delivery struct {
+	eventID uuid.UUID
+	tx      *handlerTx // nil in an external handler
+}
+
+func withDelivery(ctx context.Context, e *stored, tx *handlerTx) context.Context {
+	ctx = WithCorrelationID(ctx, e.CorrelationID)
+	return context.WithValue(ctx, deliveryKey{}, &delivery{eventID: e.ID, tx: tx})
+}
+
+func deliveryFrom(ctx context.Context) *delivery {
+	d, _ := ctx.Value(deliveryKey{}).(*delivery)
+	return d
+}
+
+// storable reports whether PostgreSQL takes s as text.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// scrub makes any text storable: an error message with a NUL would wedge every completion of the process
+// (jsonb refuses it), and one of megabytes would travel with each attempt.
+func scrub(s string) string {
+	const most = 4000
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + " … (cut)"
+	}
+	return s
+}

@@ -1,0 +1,247 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// deliverRescues is how often a deliver job whose process died, or whose transaction was lost with the database, is
+// tried again without spending an attempt.
+const deliverRescues = 3
+
+// errFenced says that this attempt is not the one that counts any more: the event was settled, buried or taken up by a
+// later attempt. What the attempt did in its transaction is rolled back.
+var errFenced = errors.New("outbox: another attempt took over")
+
+// RetryLaterError asks for another try of a job that spent no attempt.
+type RetryLaterError struct {
+	After time.Duration
+	Err   error
+}
+
+func (e *RetryLaterError) Error() string { return "outbox: try again later: " + e.Err.Error() }
+func (e *RetryLaterError) Unwrap() error { return e.Err }
+
+// Deliver makes one attempt at an event that has a job of its own. It returns nil when the event is settled, by this
+// attempt or before it, and also when this attempt was fenced off; an error marked Permanent when no further attempt
+// makes sense; a *RetryLaterError when the attempt does not count; and any other error for an attempt that failed.
+//
+// For an external consumer the handler runs between two short transactions and under no lock. The second one records
+// what it did only if the hold's token is still the one drawn in the first.
+func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, eventID uuid.UUID) error {
+	c := e.reg.Consumer(consumer)
+	if c == nil {
+		return errUncovered
+	}
+	d := &attempt{Engine: e, c: c, jobID: jobID, eventID: eventID, began: time.Now()}
+	err := d.claim(ctx)
+	if errors.Is(err, errFenced) {
+		return nil
+	} else if err != nil {
+		return &RetryLaterError{time.Second, err}
+	}
+	ctx, cancel := context.WithTimeout(WithCorrelationID(ctx, d.event.CorrelationID), c.Timeout)
+	defer cancel()
+	err = d.attempt(ctx)
+	switch {
+	case err == nil:
+		d.logDelivery("applied", nil)
+		Wake() // what waited for this event may go, and so may what the handler appended
+		return nil
+	case errors.Is(err, errFenced):
+		d.logDelivery("fenced", nil)
+		return nil
+	}
+	return d.failed(err)
+}
+
+// attempt is one run of Deliver.
+type attempt struct {
+	*Engine
+	c       *Consumer
+	jobID   int64
+	eventID uuid.UUID
+	began   time.Time
+
+	event     *stored
+	processed bool
+	token     uuid.UUID
+	n         int32 // the how-manieth attempt this is
+}
+
+// claim begins the attempt: a new token fences off every earlier one.
+func (d *attempt) claim(ctx context.Context) error {
+	return d.inTx(ctx, func(tx pgx.Tx) error {
+		db := d.db(tx)
+		if _, err := d.q.JobLockRunning(ctx, db, d.jobID); err != nil {
+			return fencedIfNone(err)
+		}
+		h, err := d.q.HoldClaim(ctx, db, outboxdb.HoldClaimParams{Consumer: d.c.Name, EventID: d.eventID, JobID: &d.jobID})
+		if err != nil {
+			return fencedIfNone(err)
+		}
+		d.token, d.n = h.Token, h.Attempts
+		row, err := d.q.EventForDelivery(ctx, db, outboxdb.EventForDeliveryParams{Consumer: d.c.Name, Lane: h.Lane, Pos: h.Pos})
+		if err != nil {
+			return fmt.Errorf("read event %s: %w", d.eventID, err)
+		}
+		it := newItem(outboxdb.DrainWindowRow(row))
+		d.event, d.processed = it.event, it.processed
+		return nil
+	})
+}
+
+func fencedIfNone(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errFenced
+	}
+	return err
+}
+
+// attempt runs the handler and settles the event.
+func (d *attempt) attempt(ctx context.Context) error {
+	if d.processed {
+		return d.settle(ctx, "duplicate", nil)
+	}
+	if d.c.Kind == KindTx {
+		return d.settle(ctx, "applied", func(ctx context.Context, tx pgx.Tx) error {
+			return guard(func() error { return d.c.tx(ctx, tx, d.event, int(d.n)) })
+		})
+	}
+	var rec record
+	err := guard(func() (err error) {
+		rec, err = d.c.external(withDelivery(ctx, d.event, nil), d.event, int(d.n))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if rec == nil {
+		rec = func(context.Context, pgx.Tx) error { return nil }
+	}
+	return d.settle(ctx, "applied", func(ctx context.Context, tx pgx.Tx) error {
+		return guard(func() error { return rec(ctx, tx) })
+	})
+}
+
+// settle does the work, the dedupe row, the end of the hold and of the job in one transaction. Lock order: the job,
+// the key, the hold, the letter.
+func (d *attempt) settle(ctx context.Context, outcome string, work record) error {
+	begin := fmt.Sprintf(`begin isolation level read committed;
+set local lock_timeout = '5s'; set local statement_timeout = '%[1]ds'; set local idle_in_transaction_session_timeout = '%[1]ds'`,
+		max(10, int(d.c.Timeout/time.Second)))
+	return d.inTxBegun(ctx, begin, func(tx pgx.Tx) error {
+		db := d.db(tx)
+		done, err := d.q.JobComplete(ctx, db, d.jobID)
+		if err != nil {
+			return err
+		} else if done == 0 {
+			return errFenced
+		}
+		if err := d.q.OutboxLockKeys(ctx, db, []string{d.event.Key}); err != nil {
+			return err
+		}
+		if _, err := d.q.HoldLock(ctx, db, outboxdb.HoldLockParams{Consumer: d.c.Name, EventID: d.eventID, Token: d.token}); err != nil {
+			return fencedIfNone(err)
+		}
+		if work != nil {
+			processed, err := d.q.ProcessedExists(ctx, db, outboxdb.ProcessedExistsParams{Consumer: d.c.Name, EventID: d.eventID})
+			if err != nil {
+				return err
+			}
+			if processed {
+				outcome = "duplicate"
+			} else if err := d.work(ctx, tx, work); err != nil {
+				return err
+			}
+		}
+		if _, err := d.q.HoldSettle(ctx, db, outboxdb.HoldSettleParams{Outcome: &outcome, Consumer: d.c.Name, EventID: d.eventID}); err != nil {
+			return err
+		}
+		if err := d.q.LetterReplayed(ctx, db, outboxdb.LetterReplayedParams{Consumer: d.c.Name, EventID: d.eventID}); err != nil {
+			return err
+		}
+		if d.n == 1 && outcome == "applied" {
+			return nil // a clean first try is not logged
+		}
+		return d.logAttempt(ctx, db, d.c.Name, d.eventID, d.n, outcome, nil)
+	})
+}
+
+func (d *attempt) work(ctx context.Context, tx pgx.Tx, work record) error {
+	ht := newHandlerTx(tx)
+	if err := work(withDelivery(ctx, d.event, ht), ht); err != nil {
+		return err
+	}
+	if err := ht.flush(ctx); err != nil {
+		return err
+	}
+	if err := d.q.ProcessedInsert(ctx, d.db(tx), outboxdb.ProcessedInsertParams{
+		Consumer: d.c.Name, EventIds: []uuid.UUID{d.eventID},
+	}); err != nil {
+		return err
+	}
+	return d.schema.write(ctx, tx, ht.appended)
+}
+
+// failed records the attempt's error. It uses a context of its own: the attempt's may be what failed it.
+func (d *attempt) failed(cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	// What broke in the database is no failed event: the attempt is given back, a few times.
+	free := transient(cause) && d.c.Kind == KindTx
+	var counted bool
+	err := d.inTx(ctx, func(tx pgx.Tx) error {
+		db := d.db(tx)
+		if _, err := d.q.JobLockRunning(ctx, db, d.jobID); err != nil {
+			return fencedIfNone(err)
+		}
+		h, err := d.q.HoldLock(ctx, db, outboxdb.HoldLockParams{Consumer: d.c.Name, EventID: d.eventID, Token: d.token})
+		if err != nil {
+			return fencedIfNone(err)
+		}
+		if free = free && h.Rescues < deliverRescues; free {
+			return d.q.HoldRescue(ctx, db, outboxdb.HoldRescueParams{Consumer: d.c.Name, EventID: d.eventID, Free: true})
+		}
+		counted = true
+		return d.logAttempt(ctx, db, d.c.Name, d.eventID, d.n, "failed", cause)
+	})
+	switch {
+	case errors.Is(err, errFenced):
+		d.logDelivery("fenced", cause)
+		return nil
+	case err != nil:
+		// Nothing is recorded: the job stays as it is, or fails, and the rescue or River's retry goes on.
+		d.log.Error("delivery: the failure could not be recorded", "consumer", d.c.Name, "event_id", d.eventID, "error", err)
+		return &RetryLaterError{time.Second, cause}
+	case !counted:
+		return &RetryLaterError{time.Second, cause}
+	}
+	d.logDelivery("failed", cause)
+	return &scrubbedError{cause}
+}
+
+// scrubbedError says what cause says, in text that PostgreSQL can store.
+type scrubbedError struct{ cause error }
+
+func (e *scrubbedError) Error() string { return scrub(e.cause.Error()) }
+func (e *scrubbedError) Unwrap() error { return e.cause }
+
+func (d *attempt) logDelivery(outcome string, cause error) {
+	args := []any{
+		"consumer", d.c.Name, "event_id", d.eventID, "type", d.event.Type, "correlation_id", d.event.CorrelationID,
+		"attempt", d.n, "outcome", outcome, "duration_ms", float64(time.Since(d.began).Microseconds()) / 1000,
+	}
+	if cause != nil {
+		d.log.Warn("delivery", append(args, "error", scrub(cause.Error()))...)
+		return
+	}
+	d.log.Info("delivery", args...)
+}

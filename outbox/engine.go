@@ -1,0 +1,202 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// Lanes is how many lanes the keys are spread over; a consumer reads each of them with a cursor of its own.
+const Lanes = 64
+
+// Config is what an Engine needs to know beyond its consumers. The zero value has good defaults.
+type Config struct {
+	// Schema holds the tables. Default: whatever the search_path finds.
+	Schema Schema
+	// MaxAttempts is after how many failed attempts an event is a dead letter. Default 25.
+	MaxAttempts int
+	// RetryBase is the wait after the first failure; it doubles up to RetryMax. Defaults 1 s and 1 h.
+	RetryBase, RetryMax time.Duration
+	// Logger gets what the engine has to say. Default: nothing is logged.
+	Logger *slog.Logger
+	// LogDeliveries logs every delivery and not only the failed ones.
+	LogDeliveries bool
+	// Build names the running code in the records of attempts.
+	Build string
+}
+
+// Lane is one consumer's share of the keys.
+type Lane struct {
+	Consumer string
+	Lane     int16
+}
+
+// Delivery is an event for a job of its own.
+type Delivery struct {
+	Consumer      string
+	EventID       uuid.UUID
+	CorrelationID string
+	// MaxAttempts is how many attempts the job has.
+	MaxAttempts int
+	// After is how long from now the first of them waits.
+	After time.Duration
+}
+
+// Jobs is what the engine asks of the job queue. All its methods write within tx.
+type Jobs interface {
+	// WakeLanes inserts a drain job for each lane.
+	WakeLanes(ctx context.Context, tx pgx.Tx, lanes []Lane) error
+	// Deliver inserts a deliver job for each delivery and returns their ids in the same order. A delivery that has an
+	// unfinished job already is a *ConflictError.
+	Deliver(ctx context.Context, tx pgx.Tx, deliveries []Delivery) ([]int64, error)
+	// SetPaused stops or resumes a consumer's jobs.
+	SetPaused(ctx context.Context, tx pgx.Tx, consumer string, paused bool) error
+	// StartRelay inserts a relay job.
+	StartRelay(ctx context.Context, tx pgx.Tx) error
+}
+
+// QueueName is the job queue of a consumer's drain and deliver jobs.
+func QueueName(consumer string) string { return "outbox_" + consumer }
+
+// Engine moves events from the outbox to the consumers. Package workers runs it on River; its methods are the steps.
+// It is safe for concurrent use by any number of goroutines and processes.
+type Engine struct {
+	pool   *pgxpool.Pool
+	reg    *Registry
+	jobs   Jobs
+	cfg    Config
+	schema Schema
+	q      *outboxdb.Queries
+	log    *slog.Logger
+}
+
+// NewEngine returns an engine over the tables that pool finds.
+func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine {
+	if cfg.MaxAttempts <= 0 {
+		cfg.MaxAttempts = 25
+	}
+	if cfg.RetryBase <= 0 {
+		cfg.RetryBase = time.Second
+	}
+	if cfg.RetryMax <= 0 {
+		cfg.RetryMax = time.Hour
+	}
+	cfg.RetryMax = max(cfg.RetryMax, cfg.RetryBase)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Engine{pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger}
+}
+
+// Each transaction of the engine says its isolation and its bounds itself: what a server, a role or a pooler has set
+// is not relied upon. The bounds end with the transaction.
+const beginEngine = `begin isolation level read committed;
+set local lock_timeout = '5s'; set local statement_timeout = '30s'; set local idle_in_transaction_session_timeout = '10s'`
+
+// inTx runs fn in a transaction of the engine.
+func (e *Engine) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return e.inTxBegun(ctx, beginEngine, fn)
+}
+
+func (e *Engine) inTxBegun(ctx context.Context, begin string, fn func(tx pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{BeginQuery: begin}, fn)
+}
+
+// db puts the schema before our tables in every generated query.
+func (e *Engine) db(db outboxdb.DBTX) outboxdb.DBTX { return e.schema.on(db) }
+
+func (s Schema) on(db outboxdb.DBTX) outboxdb.DBTX {
+	if s == "" {
+		return db
+	}
+	return schemaDB{db, s}
+}
+
+type schemaDB struct {
+	outboxdb.DBTX
+	schema Schema
+}
+
+func (d schemaDB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return d.DBTX.Exec(ctx, d.schema.sql(sql), args...)
+}
+
+func (d schemaDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return d.DBTX.Query(ctx, d.schema.sql(sql), args...)
+}
+
+func (d schemaDB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return d.DBTX.QueryRow(ctx, d.schema.sql(sql), args...)
+}
+
+// maxAttempts and backoff are the consumer's own, else the engine's.
+func (e *Engine) maxAttempts(c *Consumer) int {
+	if c.MaxAttempts > 0 {
+		return c.MaxAttempts
+	}
+	return e.cfg.MaxAttempts
+}
+
+// Register makes the consumers of the registry known to the database. A new consumer starts from now, and so does a
+// new subscription of an old one. It returns the consumers whose rows this program's code does not cover: their lanes
+// and jobs must be left to a program that does, or events would pass them by.
+func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
+	err = e.inTx(ctx, func(tx pgx.Tx) error {
+		db := e.db(tx)
+		if err := e.q.ConsumerRegisterLock(ctx, db); err != nil {
+			return err
+		}
+		for _, c := range e.reg.Consumers() {
+			if err := e.q.ConsumerRegister(ctx, db, outboxdb.ConsumerRegisterParams{
+				Name: c.Name, Kind: string(c.Kind), Ordered: c.Ordered,
+			}); err != nil {
+				return err
+			}
+			if err := e.q.ConsumerRegisterCursors(ctx, db, c.Name); err != nil {
+				return err
+			}
+			for _, p := range c.Patterns {
+				if err := e.q.ConsumerSubscribe(ctx, db, outboxdb.ConsumerSubscribeParams{Consumer: c.Name, Pattern: p}); err != nil {
+					return err
+				}
+			}
+		}
+		uncovered, err = e.uncovered(ctx, db)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("outbox: register consumers: %w", err)
+	}
+	return uncovered, nil
+}
+
+// Uncovered returns the registered consumers whose subscriptions in the database go beyond this program's code.
+func (e *Engine) Uncovered(ctx context.Context) ([]string, error) {
+	return e.uncovered(ctx, e.db(e.pool))
+}
+
+func (e *Engine) uncovered(ctx context.Context, db outboxdb.DBTX) ([]string, error) {
+	rows, err := e.q.ConsumerPatterns(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: read subscriptions: %w", err)
+	}
+	patterns := map[string][]string{}
+	for _, r := range rows {
+		patterns[r.Consumer] = append(patterns[r.Consumer], r.Pattern)
+	}
+	var names []string
+	for _, c := range e.reg.Consumers() {
+		if !c.covers(patterns[c.Name]) {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,42 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Permanent marks an error of a handler as one that no further attempt can mend: the event goes straight to the
+// dead letters. Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+// IsPermanent reports whether err is marked by Permanent, at any depth.
+func IsPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// ErrNotFound says that there is no such event, letter or consumer.
+var ErrNotFound = errors.New("outbox: not found")
+
+// ConflictError says why an operation does not fit the present state; nothing was changed.
+type ConflictError struct {
+	Reason string
+	// JobID is the unfinished job in the way, where it is one.
+	JobID int64
+}
+
+func (e *ConflictError) Error() string { return "outbox: " + e.Reason }
+
+func conflictf(format string, args ...any) error {
+	return &ConflictError{Reason: fmt.Sprintf(format, args...)}
+}

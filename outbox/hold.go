@@ -1,0 +1,152 @@
+package outbox
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// writeHolds takes events out of the lane: each gets a hold and, unless it is dead at once, a deliver job. In a batch
+// of what waited, an event that fails takes the place of the settled hold it waited for.
+func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item) error {
+	if len(items) == 0 {
+		return nil
+	}
+	var (
+		deliveries []Delivery
+		withJob    []int
+		replaced   []uuid.UUID
+		dead       outboxdb.HoldBuryParams
+		h          = outboxdb.HoldInsertParams{Consumer: b.c.Name, Lane: b.lane}
+		limit      = b.maxAttempts(b.c)
+	)
+	for i, it := range items {
+		reason, attempts := "external", 0
+		d := Delivery{
+			Consumer: b.c.Name, EventID: it.event.ID, CorrelationID: it.event.CorrelationID, MaxAttempts: limit,
+		}
+		buried := false
+		switch it.outcome {
+		case failed:
+			reason, attempts = "failed", 1
+			d.MaxAttempts--
+			d.After = b.backoff(b.c, 1)
+			buried = d.MaxAttempts < 1 || IsPermanent(it.err)
+			if err := b.logAttempt(ctx, db, b.c.Name, it.event.ID, 1, "failed", it.err); err != nil {
+				return err
+			}
+			b.logFailed(it, buried)
+		case suspect:
+			reason = "suspect"
+			if err := b.logAttempt(ctx, db, b.c.Name, it.event.ID, 0, "suspect", it.err); err != nil {
+				return err
+			}
+			b.logFailed(it, false)
+		}
+		h.EventIds = append(h.EventIds, it.event.ID)
+		h.Keys = append(h.Keys, it.event.Key)
+		h.Positions = append(h.Positions, it.event.Pos)
+		h.Reasons = append(h.Reasons, reason)
+		h.Attempts = append(h.Attempts, int32(attempts))
+		h.JobIds = append(h.JobIds, 0)
+		if buried {
+			dead.EventIds, dead.JobIds = append(dead.EventIds, it.event.ID), append(dead.JobIds, 0)
+		} else {
+			deliveries, withJob = append(deliveries, d), append(withJob, i)
+		}
+		if old, ok := b.lift[it.event.Key]; ok && b.released {
+			replaced = append(replaced, b.settledHolds[old].EventID)
+		}
+	}
+	if len(deliveries) > 0 {
+		ids, err := b.jobs.Deliver(ctx, b.tx.Tx, deliveries)
+		if err != nil {
+			return err
+		}
+		for n, i := range withJob {
+			h.JobIds[i] = ids[n]
+		}
+		if err := b.q.JobsRunSoon(ctx, db, ids); err != nil {
+			return err
+		}
+	}
+	if len(replaced) > 0 {
+		if err := b.q.HoldDelete(ctx, db, outboxdb.HoldDeleteParams{Consumer: b.c.Name, EventIds: replaced}); err != nil {
+			return err
+		}
+	}
+	if err := b.q.HoldInsert(ctx, db, h); err != nil {
+		return err
+	}
+	if len(dead.EventIds) > 0 {
+		dead.Consumer = b.c.Name
+		return b.q.HoldBury(ctx, db, dead)
+	}
+	return nil
+}
+
+// backoff is the wait after the attempt-th failure: doubling from the consumer's base up to its limit, and up to a
+// tenth more, so that what failed together does not come back together.
+func (e *Engine) backoff(c *Consumer, attempt int) time.Duration {
+	base, limit := e.cfg.RetryBase, e.cfg.RetryMax
+	if c.RetryBase > 0 {
+		base, limit = c.RetryBase, c.RetryMax
+	}
+	wait := limit
+	if attempt >= 1 && attempt < 32 && base<<(attempt-1) > 0 {
+		wait = min(limit, base<<(attempt-1))
+	}
+	return wait + time.Duration(rand.Int64N(int64(wait)/10+1))
+}
+
+// Backoff is how long to wait after the attempt-th failed attempt of a consumer's deliver job.
+func (e *Engine) Backoff(consumer string, attempt int) time.Duration {
+	c := e.reg.Consumer(consumer)
+	if c == nil {
+		c = &Consumer{}
+	}
+	return e.backoff(c, attempt)
+}
+
+// logAttempt writes a line of the delivery log, for all but a clean first try.
+func (e *Engine) logAttempt(ctx context.Context, db outboxdb.DBTX, consumer string, id uuid.UUID, attempt int32, outcome string, cause error) error {
+	arg := outboxdb.DeliveryLogInsertParams{
+		Consumer: consumer, EventID: id, Attempt: attempt, Outcome: outcome, Build: e.cfg.Build,
+	}
+	if cause != nil {
+		text := scrub(cause.Error())
+		arg.Error = &text
+	}
+	return e.q.DeliveryLogInsert(ctx, db, arg)
+}
+
+func (b *batch) logFailed(it *item, buried bool) {
+	b.log.Warn("delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
+		"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", "failed", "dead", buried, "error", scrub(it.err.Error()))
+}
+
+// logDone says what a batch did, in one line.
+func (b *batch) logDone(took time.Duration) {
+	total := 0
+	for _, n := range b.counts {
+		total += n
+	}
+	if total == 0 {
+		return
+	}
+	if b.cfg.LogDeliveries {
+		for i := range b.items {
+			if it := &b.items[i]; it.outcome == applied || it.outcome == duplicate {
+				b.log.Info("delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
+					"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", it.outcome.String())
+			}
+		}
+	}
+	b.log.Debug("drain", "consumer", b.c.Name, "lane", b.lane, "events", total, "applied", b.counts[applied],
+		"duplicate", b.counts[duplicate], "failed", b.counts[failed]+b.counts[suspect], "external", b.counts[external],
+		"waiting", b.counts[parked], "duration_ms", float64(took.Microseconds())/1000)
+}

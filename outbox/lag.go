@@ -1,0 +1,85 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// ConsumerStatus is how a consumer is doing.
+type ConsumerStatus struct {
+	Name     string     `json:"name"`
+	Kind     string     `json:"kind"`
+	Ordered  bool       `json:"ordered"`
+	Patterns []string   `json:"patterns"`
+	PausedAt *time.Time `json:"paused_at,omitempty"`
+	// Lag counts the events ahead of its cursors that it subscribes to; OldestAge is the age of the oldest, in seconds.
+	Lag       int64   `json:"lag"`
+	OldestAge float64 `json:"oldest_age_seconds"`
+	// InFlight events have a job of their own, HeldKeys are held by a failed one, Waiting events wait behind others of
+	// their key, Dead are dead letters.
+	InFlight int64 `json:"in_flight"`
+	HeldKeys int64 `json:"held_keys"`
+	Waiting  int64 `json:"waiting"`
+	Dead     int64 `json:"dead"`
+}
+
+// Consumers returns every consumer by name.
+func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
+	db := o.schema.on(o.pool)
+	rows, err := o.q.ConsumerList(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: list consumers: %w", err)
+	}
+	all := []ConsumerStatus{}
+	for _, r := range rows {
+		lag, err := o.q.ConsumerLag(ctx, db, r.Name)
+		if err != nil {
+			return nil, fmt.Errorf("outbox: lag of %s: %w", r.Name, err)
+		}
+		holds, err := o.q.ConsumerHolds(ctx, db, r.Name)
+		if err != nil {
+			return nil, fmt.Errorf("outbox: holds of %s: %w", r.Name, err)
+		}
+		all = append(all, ConsumerStatus{
+			Name: r.Name, Kind: r.Kind, Ordered: r.Ordered, Patterns: r.Patterns, PausedAt: r.PausedAt,
+			Lag: lag.Events, OldestAge: max(0, lag.OldestSeconds), InFlight: holds.InFlight, HeldKeys: holds.HeldKeys,
+			Waiting: holds.Waiting, Dead: holds.Dead,
+		})
+	}
+	return all, nil
+}
+
+// Pause stops a consumer at the end of its running batches: its events stay where they are. Deliveries that are under
+// way finish; no further attempt begins. Resume takes it up again. Both are idempotent.
+func (o *Operator) Pause(ctx context.Context, consumer string, by Action) error {
+	return o.setPaused(ctx, consumer, by, "pause", o.q.ConsumerPause)
+}
+
+// Resume ends a Pause.
+func (o *Operator) Resume(ctx context.Context, consumer string, by Action) error {
+	return o.setPaused(ctx, consumer, by, "resume", o.q.ConsumerResume)
+}
+
+func (o *Operator) setPaused(ctx context.Context, consumer string, by Action, action string, set func(context.Context, outboxdb.DBTX, string) (string, error)) error {
+	err := o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
+		if _, err := set(ctx, db, consumer); err != nil {
+			return notFound("consumer", err)
+		}
+		if err := o.jobs.SetPaused(ctx, tx, consumer, action == "pause"); err != nil {
+			return err
+		}
+		return o.q.AuditInsert(ctx, db, outboxdb.AuditInsertParams{
+			Actor: by.Actor, Action: action, Target: "consumer " + consumer, Reason: by.Reason, Detail: json.RawMessage("{}"),
+		})
+	})
+	if err == nil {
+		Wake()
+	}
+	return err
+}

@@ -1,0 +1,142 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// Maintain mends what crashes leave behind; call it every few seconds, from any number of processes (one at a time
+// does the work). It starts a relay where none beats, gives jobs whose process died back, at once and by the
+// database's clock, and sees to it that each unsettled hold has a live job or a letter.
+func (e *Engine) Maintain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err := e.inTx(ctx, func(tx pgx.Tx) error {
+		db := e.db(tx)
+		if ok, err := e.q.MaintainLock(ctx, db); err != nil || !ok {
+			return err
+		}
+		if err := e.startRelay(ctx, tx); err != nil {
+			return fmt.Errorf("start relay: %w", err)
+		}
+		if err := e.rescue(ctx, tx); err != nil {
+			return fmt.Errorf("rescue: %w", err)
+		}
+		if err := e.reconcile(ctx, tx); err != nil {
+			return fmt.Errorf("reconcile: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: maintain: %w", err)
+	}
+	return nil
+}
+
+// MakePartitions makes the partitions of processed_events that the coming weeks need. Call it daily or more often.
+func (e *Engine) MakePartitions(ctx context.Context) error {
+	err := e.inTx(ctx, func(tx pgx.Tx) error {
+		return e.q.RelayMakeProcessedPartitions(ctx, e.db(tx), 8)
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: make partitions: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) startRelay(ctx context.Context, tx pgx.Tx) error {
+	db := e.db(tx)
+	alive, err := e.q.RelayJobAlive(ctx, db, RelayDeadAfter.Seconds())
+	if err != nil || alive {
+		return err
+	}
+	if err := e.q.RelayJobsBury(ctx, db); err != nil {
+		return err
+	}
+	return e.jobs.StartRelay(ctx, tx)
+}
+
+// rescue gives back deliver jobs that have run longer than their timeout allows: their process died, or hangs, and
+// then the new token fences it off.
+func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) error {
+	db := e.db(tx)
+	var arg outboxdb.DeliverStuckParams
+	for _, c := range e.reg.Consumers() {
+		arg.Consumers = append(arg.Consumers, c.Name)
+		arg.Timeouts = append(arg.Timeouts, (c.Timeout + 10*time.Second).Seconds())
+	}
+	stuck, err := e.q.DeliverStuck(ctx, db, arg)
+	if err != nil {
+		return err
+	}
+	for _, s := range stuck {
+		free := s.Rescues < deliverRescues
+		discard := !free && s.Attempt >= s.MaxAttempts
+		cause := errors.New("the process died, or hung, in this attempt")
+		if err := e.logAttempt(ctx, db, s.Consumer, s.EventID, s.Attempts, "rescued", cause); err != nil {
+			return err
+		}
+		// The job before the hold: a discarded one fires the trigger that buries the hold.
+		if err := e.q.DeliverRescue(ctx, db, outboxdb.DeliverRescueParams{ID: s.ID, Discard: discard, Free: free}); err != nil {
+			return err
+		}
+		if !discard {
+			if err := e.q.HoldRescue(ctx, db, outboxdb.HoldRescueParams{Consumer: s.Consumer, EventID: s.EventID, Free: free}); err != nil {
+				return err
+			}
+		}
+		e.log.Warn("deliver job rescued", "consumer", s.Consumer, "event_id", s.EventID, "attempt", s.Attempts, "free", free, "dead", discard)
+	}
+	return nil
+}
+
+// reconcile finds unsettled holds that nobody works on: their job ended and the trigger missed it, or the job is gone.
+func (e *Engine) reconcile(ctx context.Context, tx pgx.Tx) error {
+	db := e.db(tx)
+	rows, err := e.q.HoldsWithoutJob(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, h := range rows {
+		e.log.Warn("hold without a live job", "consumer", h.Consumer, "event_id", h.EventID, "job_state", h.JobState)
+		if h.JobState == "discarded" || h.JobState == "cancelled" {
+			job := int64(0)
+			if h.JobID != nil {
+				job = *h.JobID
+			}
+			if err := e.q.HoldBury(ctx, db, outboxdb.HoldBuryParams{
+				Consumer: h.Consumer, EventIds: []uuid.UUID{h.EventID}, JobIds: []int64{job},
+			}); err != nil {
+				return err
+			}
+			continue
+		}
+		limit := e.cfg.MaxAttempts
+		if c := e.reg.Consumer(h.Consumer); c != nil {
+			limit = e.maxAttempts(c)
+		}
+		ids, err := e.jobs.Deliver(ctx, tx, []Delivery{{
+			Consumer: h.Consumer, EventID: h.EventID, CorrelationID: h.CorrelationID,
+			MaxAttempts: max(1, limit-int(h.Attempts)),
+		}})
+		var live *ConflictError
+		if errors.As(err, &live) && live.JobID != 0 {
+			ids = []int64{live.JobID} // it has a job after all: the hold only did not know
+		} else if err != nil {
+			return err
+		}
+		if _, err := e.q.HoldSetJob(ctx, db, outboxdb.HoldSetJobParams{
+			JobID: &ids[0], Consumer: h.Consumer, EventID: h.EventID, OldJobID: h.JobID,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

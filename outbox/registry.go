@@ -1,0 +1,195 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Kind tells the consumers whose work is in the database from those that call the outside.
+type Kind string
+
+const (
+	// KindTx consumers do their work in the transaction that records it: exactly once.
+	KindTx Kind = "tx"
+	// KindExternal consumers call something that no transaction reaches, with the event id as idempotency key.
+	KindExternal Kind = "external"
+)
+
+// Registry holds the consumers of a program. Fill it before workers.New; it is not safe to change afterwards.
+type Registry struct {
+	consumers map[string]*Consumer
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry { return &Registry{consumers: map[string]*Consumer{}} }
+
+// Consumer is a named reaction to some event types.
+type Consumer struct {
+	Name     string
+	Kind     Kind
+	Patterns []string
+	// Ordered consumers get the events of a key one after the other, also across failures.
+	Ordered bool
+	// MaxAttempts is after how many failed attempts an event is a dead letter; 0: the engine's default.
+	MaxAttempts int
+	// RetryBase doubles from attempt to attempt up to RetryMax; 0: the engine's defaults.
+	RetryBase, RetryMax time.Duration
+	// Timeout is how long one attempt of a deliver job may take.
+	Timeout time.Duration
+	// Concurrency is how many jobs of this consumer one process works at a time.
+	Concurrency int
+
+	tx       func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error
+	external func(ctx context.Context, e *stored, attempt int) (record, error)
+}
+
+// record is what an external handler wants written with its success.
+type record = func(ctx context.Context, tx pgx.Tx) error
+
+// Option sets something about a consumer.
+type Option func(*Consumer)
+
+// On subscribes the consumer to event types. A pattern is a type, a prefix of one and a star (cart.*), or * alone.
+func On(patterns ...string) Option {
+	return func(c *Consumer) { c.Patterns = append(c.Patterns, patterns...) }
+}
+
+// MaxAttempts sets after how many failed attempts an event is a dead letter.
+func MaxAttempts(n int) Option { return func(c *Consumer) { c.MaxAttempts = n } }
+
+// Backoff sets the wait after the first failure, which doubles with each further one up to limit.
+func Backoff(base, limit time.Duration) Option {
+	return func(c *Consumer) { c.RetryBase, c.RetryMax = base, limit }
+}
+
+// Timeout sets how long one attempt of a deliver job may take. Default 20 s.
+func Timeout(d time.Duration) Option { return func(c *Consumer) { c.Timeout = d } }
+
+// Concurrency sets how many jobs of this consumer one process works at a time. Default 4; 16 for external ones.
+func Concurrency(n int) Option { return func(c *Consumer) { c.Concurrency = n } }
+
+// Unordered lets the later events of a key pass one that failed.
+func Unordered() Option { return func(c *Consumer) { c.Ordered = false } }
+
+// Handle registers a consumer whose work is in the database. fn runs in the transaction that also records the event
+// as processed: it happens once, however often the event is delivered. fn may be called again for the same event when
+// its transaction did not commit, so only what it does through tx counts. Events that it appends through tx are
+// written when the transaction ends.
+//
+// fn may queue statements with Batch, which then travel together with those of other events.
+//
+// An event whose data does not decode into T counts as a failed attempt and is retried: a deploy may mend it.
+// Handle panics on a name or option that cannot work; it is called while a program starts.
+func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, e Received[T]) error, opts ...Option) {
+	r.add(consumer, KindTx, opts, func(c *Consumer) {
+		c.tx = func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error {
+			received, err := receive[T](c.Name, e, attempt)
+			if err != nil {
+				return err
+			}
+			return fn(ctx, tx, received)
+		}
+	})
+}
+
+// HandleExternal registers a consumer that calls the outside: SMTP, a payment provider. fn runs outside of any
+// transaction, in a job of its own for each event. Give the event id to the outside as idempotency key: fn runs again
+// when its outcome could not be recorded. The record it returns, which may be nil, is written in one transaction with
+// the fact that the event is processed.
+//
+// It panics like Handle.
+func HandleExternal[T any](r *Registry, consumer string, fn func(ctx context.Context, e Received[T]) (record func(ctx context.Context, tx pgx.Tx) error, err error), opts ...Option) {
+	r.add(consumer, KindExternal, opts, func(c *Consumer) {
+		c.external = func(ctx context.Context, e *stored, attempt int) (record, error) {
+			received, err := receive[T](c.Name, e, attempt)
+			if err != nil {
+				return nil, err
+			}
+			return fn(ctx, received)
+		}
+	})
+}
+
+// Consumers returns the registered consumers by name.
+func (r *Registry) Consumers() []*Consumer {
+	all := make([]*Consumer, 0, len(r.consumers))
+	for _, c := range r.consumers {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *Consumer) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Consumer returns the consumer of that name, or nil.
+func (r *Registry) Consumer(name string) *Consumer { return r.consumers[name] }
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
+
+func (r *Registry) add(name string, kind Kind, opts []Option, handler func(*Consumer)) {
+	c := &Consumer{Name: name, Kind: kind, Ordered: true, Timeout: 20 * time.Second, Concurrency: 4}
+	if kind == KindExternal {
+		c.Concurrency = 16
+	}
+	for _, o := range opts {
+		o(c)
+	}
+	slices.Sort(c.Patterns)
+	c.Patterns = slices.Compact(c.Patterns)
+	switch {
+	case !nameForm.MatchString(name) || len(name) > 56:
+		panic(fmt.Sprintf("outbox: consumer name %q must be 1 to 56 of a-z 0-9 in words joined by - or _", name))
+	case r.consumers[name] != nil:
+		panic(fmt.Sprintf("outbox: consumer %q is registered twice", name))
+	case len(c.Patterns) == 0:
+		panic(fmt.Sprintf("outbox: consumer %q subscribes to nothing: give it outbox.On(…)", name))
+	case c.MaxAttempts < 0 || c.Timeout <= 0 || c.Concurrency < 1 || c.RetryBase < 0 || c.RetryMax < c.RetryBase:
+		panic(fmt.Sprintf("outbox: consumer %q has an option that cannot work: %+v", name, *c))
+	}
+	for _, p := range c.Patterns {
+		if !patternForm.MatchString(p) || len(p) > MaxTypeBytes {
+			panic(fmt.Sprintf("outbox: consumer %q: pattern %q must be a type, a prefix like cart.*, or *", name, p))
+		}
+	}
+	handler(c)
+	r.consumers[name] = c
+}
+
+// covers reports whether the consumer's code takes every event that the subscribed patterns let through.
+func (c *Consumer) covers(subscribed []string) bool {
+	for _, p := range subscribed {
+		if !slices.ContainsFunc(c.Patterns, func(own string) bool { return own == p || matches(own, p) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// matches reports whether the pattern takes the type (or the narrower pattern) name.
+func matches(pattern, name string) bool {
+	prefix, wild := strings.CutSuffix(pattern, "*")
+	return pattern == name || wild && strings.HasPrefix(name, prefix)
+}
+
+func receive[T any](consumer string, e *stored, attempt int) (Received[T], error) {
+	r := Received[T]{
+		ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, SchemaVersion: int(e.SchemaVersion),
+		OccurredAt: e.OccurredAt, Position: e.Pos, Consumer: consumer, Attempt: attempt,
+	}
+	if e.CausationID != nil {
+		r.CausationID = *e.CausationID
+	}
+	if e.TraceParent != nil {
+		r.TraceParent = *e.TraceParent
+	}
+	if err := json.Unmarshal(e.Data, &r.Data); err != nil {
+		return r, fmt.Errorf("decode data of %s: %w", e.Type, err)
+	}
+	return r, nil
+}

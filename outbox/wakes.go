@@ -1,0 +1,167 @@
+package outbox
+
+import (
+	"time"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+const (
+	// wakeSpacing is how close two wake-ups of a lane may follow: a drain that begins a little later finds more.
+	wakeSpacing = 25 * time.Millisecond
+	// wakeAgain is after how long a lane that is still behind is woken again, and wakeSweep how often that is asked.
+	wakeAgain = 2 * time.Second
+	wakeSweep = time.Second
+	// wakeAll is how often also lanes are woken whose new events nobody of theirs wants, so that cursors pass them.
+	wakeAll = 30 * time.Second
+)
+
+// wakes knows which lanes have work and when they were last told. It is the memory of the leading relay and may be
+// lost at any time: a new leader takes every lane that is behind for one that was never woken.
+//
+// Wake-ups go by state and not by occurrence: a lane is due while something is ahead of its cursor.
+// One too many finds the lane's lock taken, or nothing to do, and ends.
+type wakes struct {
+	heads       [Lanes]int64
+	consumers   []consumerRow
+	consumersAt time.Time
+	lanes       map[Lane]*laneWake
+	sweptAt     time.Time
+	allAt       time.Time
+}
+
+type consumerRow struct {
+	name     string
+	patterns []string
+	paused   bool
+}
+
+type laneWake struct {
+	ready     int64 // something may be wanted up to here
+	confirmed int64 // the cursor was seen here or beyond
+	woken     int64 // what was ready at the last wake-up
+	wokenAt   time.Time
+	settledAt time.Time // the newest settled hold that was seen
+	poke      bool      // wake also if nothing new is ready
+}
+
+func newWakes() *wakes { return &wakes{lanes: map[Lane]*laneWake{}} }
+
+func (w *wakes) lane(l Lane) *laneWake {
+	s := w.lanes[l]
+	if s == nil {
+		s = &laneWake{}
+		w.lanes[l] = s
+	}
+	return s
+}
+
+func (w *wakes) setConsumers(now time.Time, rows []outboxdb.ConsumerListRow) {
+	w.consumersAt = now
+	w.consumers = w.consumers[:0]
+	known := map[string]bool{}
+	for _, r := range rows {
+		known[r.Name] = true
+		w.consumers = append(w.consumers, consumerRow{r.Name, r.Patterns, r.PausedAt != nil})
+	}
+	for l := range w.lanes {
+		if !known[l.Consumer] {
+			delete(w.lanes, l)
+		}
+	}
+}
+
+// appeared notes new events of a type in a lane, the last of them at pos.
+func (w *wakes) appeared(lane int16, eventType string, pos int64) {
+	w.heads[lane] = max(w.heads[lane], pos)
+	for _, c := range w.consumers {
+		for _, p := range c.patterns {
+			if matches(p, eventType) {
+				s := w.lane(Lane{c.name, lane})
+				s.ready = max(s.ready, pos)
+				break
+			}
+		}
+	}
+}
+
+// settled notes that a lane has settled holds, the newest of them settled at.
+func (w *wakes) settled(now time.Time, l Lane, at time.Time) {
+	s := w.lane(l)
+	if at.After(s.settledAt) || now.Sub(s.wokenAt) > wakeAgain {
+		s.settledAt = at
+		s.poke = true
+	}
+}
+
+// unconfirmed returns what may still be ahead of cursors some time after its last wake-up, at most once a wakeSweep.
+func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
+	if now.Sub(w.allAt) > wakeAll {
+		w.allAt = now
+		for _, c := range w.consumers {
+			for lane, head := range w.heads {
+				if head > 0 {
+					s := w.lane(Lane{c.name, int16(lane)})
+					s.ready = max(s.ready, head)
+				}
+			}
+		}
+	}
+	if now.Sub(w.sweptAt) < wakeSweep {
+		return nil
+	}
+	w.sweptAt = now
+	ready := map[Lane]int64{}
+	for l, s := range w.lanes {
+		if s.ready > s.confirmed && now.Sub(s.wokenAt) > wakeAgain {
+			ready[l] = s.ready
+		}
+	}
+	return ready
+}
+
+func (w *wakes) again(l Lane)              { w.lane(l).poke = true }
+func (w *wakes) confirm(l Lane, pos int64) { s := w.lane(l); s.confirmed = max(s.confirmed, pos) }
+
+func (s *laneWake) wants() bool { return s.poke || s.ready > max(s.woken, s.confirmed) }
+
+// due returns the lanes to wake now and takes them for woken.
+func (w *wakes) due(now time.Time) []Lane {
+	var due []Lane
+	for l, s := range w.lanes {
+		if s.wants() && now.Sub(s.wokenAt) >= wakeSpacing && !w.paused(l.Consumer) {
+			s.woken, s.wokenAt, s.poke = s.ready, now, false
+			due = append(due, l)
+		}
+	}
+	return due
+}
+
+// forget takes back what due returned, when the wake-ups were not committed.
+func (w *wakes) forget(lanes []Lane) {
+	for _, l := range lanes {
+		if s := w.lanes[l]; s != nil {
+			s.woken, s.poke = 0, true
+		}
+	}
+}
+
+// next is how long until the next lane is due.
+func (w *wakes) next(now time.Time) time.Duration {
+	next := wakeSweep
+	for l, s := range w.lanes {
+		if s.wants() && !w.paused(l.Consumer) {
+			next = min(next, max(0, s.wokenAt.Add(wakeSpacing).Sub(now)))
+		}
+	}
+	return next
+}
+
+func (w *wakes) paused(consumer string) bool {
+	for _, c := range w.consumers {
+		if c.name == consumer {
+			return c.paused
+		}
+	}
+	return true
+}

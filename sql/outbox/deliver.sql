@@ -1,0 +1,35 @@
+-- name: JobLockRunning :one
+SELECT id FROM /*schema*/river_job WHERE id = @id AND state = 'running' FOR UPDATE;
+
+-- name: JobComplete :execrows
+UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp() WHERE id = @id AND state = 'running';
+
+-- name: HoldClaim :one
+-- Begins an attempt: the new token fences off every earlier one.
+UPDATE /*schema*/holds SET token = gen_random_uuid(), attempts = attempts + 1, changed_at = clock_timestamp()
+ WHERE consumer = @consumer AND event_id = @event_id AND job_id = @job_id AND settled_at IS NULL AND dead_at IS NULL
+RETURNING token, attempts, lane, pos;
+
+-- name: HoldLock :one
+SELECT token, attempts, rescues FROM /*schema*/holds
+ WHERE consumer = @consumer AND event_id = @event_id AND token = @token AND settled_at IS NULL AND dead_at IS NULL
+   FOR UPDATE;
+
+-- name: HoldSettle :execrows
+UPDATE /*schema*/holds SET settled_at = clock_timestamp(), changed_at = clock_timestamp(), outcome = @outcome,
+       token = gen_random_uuid(), dead_at = NULL
+ WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL;
+
+-- name: EventForDelivery :one
+SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
+       e.source, e.schema_version, e.occurred_at, false AS held,
+       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id) AS processed
+  FROM /*schema*/events e LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = e.id
+ WHERE e.lane = @lane AND e.pos = @pos;
+
+-- name: ProcessedExists :one
+SELECT EXISTS (SELECT FROM /*schema*/processed_events WHERE consumer = @consumer AND event_id = @event_id);
+
+-- name: LetterReplayed :exec
+UPDATE /*schema*/discarded_jobs SET state = 'replayed', changed_at = clock_timestamp()
+ WHERE consumer = @consumer AND event_id = @event_id AND state = 'replaying';

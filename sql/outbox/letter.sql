@@ -1,0 +1,49 @@
+-- name: LetterList :many
+SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, replays, discarded_at, changed_at
+  FROM /*schema*/discarded_jobs d
+ WHERE d.id < @before_id
+   AND (sqlc.narg(consumer)::text IS NULL OR d.consumer = sqlc.narg(consumer))
+   AND (sqlc.narg(type)::text IS NULL OR d.type = sqlc.narg(type))
+   AND (sqlc.narg(key)::text IS NULL OR d.key = sqlc.narg(key))
+   AND (sqlc.narg(correlation_id)::text IS NULL OR d.correlation_id = sqlc.narg(correlation_id))
+   AND (sqlc.narg(state)::text IS NULL OR d.state = sqlc.narg(state))
+   AND (sqlc.narg(since)::timestamptz IS NULL OR d.discarded_at >= sqlc.narg(since))
+   AND (sqlc.narg(until)::timestamptz IS NULL OR d.discarded_at < sqlc.narg(until))
+   AND (sqlc.narg(error)::text IS NULL OR strpos(lower(d.error), lower(sqlc.narg(error))) > 0)
+ ORDER BY d.id DESC LIMIT @most;
+
+-- name: LetterGet :one
+SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
+       d.job_id, d.replays, d.discarded_at, d.changed_at,
+       (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
+  FROM /*schema*/discarded_jobs d WHERE d.id = @id;
+
+-- name: LetterWaiting :many
+SELECT w.event_id, e.type, w.pos, e.occurred_at, w.since FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
+ WHERE w.consumer = @consumer AND w.key = @key ORDER BY w.pos LIMIT @most;
+
+-- name: LetterLock :one
+SELECT id, state FROM /*schema*/discarded_jobs WHERE consumer = @consumer AND event_id = @event_id FOR UPDATE;
+
+-- name: LetterSetState :exec
+UPDATE /*schema*/discarded_jobs SET state = @state, job_id = coalesce(sqlc.narg(job_id), job_id),
+       replays = replays + (@state::text = 'replaying')::integer, changed_at = clock_timestamp()
+ WHERE id = @id;
+
+-- name: HoldLockDead :one
+SELECT job_id FROM /*schema*/holds
+ WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL AND dead_at IS NOT NULL FOR UPDATE;
+
+-- name: EditPut :exec
+INSERT INTO /*schema*/event_edits (consumer, event_id, data, actor, reason) VALUES (@consumer, @event_id, @data, @actor, @reason)
+ON CONFLICT (consumer, event_id) DO UPDATE
+   SET data = excluded.data, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp();
+
+-- name: AuditInsert :exec
+INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@actor, @action, @target, @reason, @detail);
+
+-- name: JobLive :one
+-- The unfinished deliver job of an event, if there is one.
+SELECT id FROM /*schema*/river_job
+ WHERE kind = 'outbox_deliver' AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+   AND args @> jsonb_build_object('consumer', @consumer::text, 'event_id', @event_id::text) LIMIT 1;

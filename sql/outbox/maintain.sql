@@ -1,0 +1,51 @@
+-- name: MaintainLock :one
+SELECT pg_try_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 2) AS locked FROM /*schema*/relay_state;
+
+-- name: RelayJobAlive :one
+-- Whether a relay job runs and beats, or is about to run.
+SELECT (EXISTS (SELECT FROM /*schema*/river_job j WHERE j.kind = 'outbox_relay' AND j.state IN ('available', 'scheduled', 'retryable', 'pending'))
+    OR EXISTS (SELECT FROM /*schema*/river_job j, /*schema*/relay_state s
+                WHERE j.kind = 'outbox_relay' AND j.state = 'running'
+                  AND greatest(s.beat_at, j.attempted_at) > clock_timestamp() - make_interval(secs => @dead_after)))::boolean;
+
+-- name: RelayJobsBury :exec
+UPDATE /*schema*/river_job SET state = 'cancelled', finalized_at = clock_timestamp() WHERE kind = 'outbox_relay' AND state = 'running';
+
+-- name: DeliverStuck :many
+-- Deliver jobs whose process died, by the database's clock: longer running than their consumer's timeout allows.
+SELECT j.id, j.attempt, j.max_attempts, h.consumer, h.event_id, h.rescues, h.attempts
+  FROM /*schema*/river_job j
+  JOIN /*schema*/holds h ON h.job_id = j.id AND h.settled_at IS NULL AND h.dead_at IS NULL
+  JOIN (SELECT unnest(@consumers::text[]) AS consumer, unnest(@timeouts::double precision[]) AS seconds) AS t ON t.consumer = h.consumer
+ WHERE j.state = 'running' AND j.kind = 'outbox_deliver'
+   AND greatest(h.changed_at, j.attempted_at) < clock_timestamp() - make_interval(secs => t.seconds)
+ ORDER BY j.id LIMIT 1000 FOR UPDATE OF j SKIP LOCKED;
+
+-- name: DeliverRescue :exec
+UPDATE /*schema*/river_job
+   SET state = (CASE WHEN @discard::boolean THEN 'discarded' ELSE 'available' END)::/*schema*/river_job_state,
+       attempt = CASE WHEN @free::boolean THEN greatest(attempt - 1, 0) ELSE attempt END,
+       finalized_at = CASE WHEN @discard::boolean THEN clock_timestamp() END,
+       scheduled_at = clock_timestamp()
+ WHERE id = @id AND state = 'running';
+
+-- name: HoldRescue :exec
+UPDATE /*schema*/holds SET rescues = rescues + 1, attempts = CASE WHEN @free::boolean THEN greatest(attempts - 1, 0) ELSE attempts END,
+       token = gen_random_uuid(), changed_at = clock_timestamp()
+ WHERE consumer = @consumer AND event_id = @event_id;
+
+-- name: HoldsWithoutJob :many
+-- Unsettled holds that nobody works on: their job ended without a word, or is gone.
+SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id,
+       coalesce(j.state::text, '') AS job_state
+  FROM /*schema*/holds h
+  JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
+  LEFT JOIN /*schema*/river_job j ON j.id = h.job_id
+ WHERE h.settled_at IS NULL AND h.dead_at IS NULL
+   AND (j.id IS NULL OR j.state IN ('completed', 'discarded', 'cancelled'))
+   AND h.changed_at < clock_timestamp() - interval '5 seconds'
+ ORDER BY h.since LIMIT 1000;
+
+-- name: HoldSetJob :execrows
+UPDATE /*schema*/holds SET job_id = @job_id, token = gen_random_uuid(), rescues = 0, dead_at = NULL, changed_at = clock_timestamp()
+ WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL AND job_id IS NOT DISTINCT FROM @old_job_id;

@@ -1,0 +1,85 @@
+-- name: RelayLock :exec
+-- A statement of its own, before any read: a statement that waits for a lock and reads, reads what was true before it waited.
+SELECT pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 0) FROM /*schema*/relay_state;
+
+-- name: RelayStateGet :one
+SELECT head, partitioned_to, coalesce(token = @token, false)::boolean AS leads FROM /*schema*/relay_state;
+
+-- name: RelayLead :one
+-- Takes the lead, and says how high anything downstream has already counted.
+UPDATE /*schema*/relay_state SET token = @token, beat_at = clock_timestamp()
+RETURNING head,
+    (greatest((SELECT coalesce(max(pos), 0) FROM /*schema*/cursors),
+             (SELECT coalesce(max(pos), 0) FROM /*schema*/waiting),
+             (SELECT coalesce(max(pos), 0) FROM /*schema*/holds),
+             (SELECT coalesce(max(l.pos), 0) FROM generate_series(0, 63) AS lane,
+                LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l)))::bigint AS highest;
+
+-- name: RelayBeat :one
+UPDATE /*schema*/relay_state SET beat_at = clock_timestamp() WHERE token = @token RETURNING head;
+
+-- name: RelayResign :exec
+UPDATE /*schema*/relay_state SET token = NULL, beat_at = '-infinity' WHERE token = @token;
+
+-- name: RelayMakePartitions :exec
+SELECT /*schema*/outbox_make_event_partitions(@at_least);
+
+-- name: RelayMakeProcessedPartitions :exec
+SELECT /*schema*/outbox_make_processed_partitions(@weeks_ahead);
+
+-- name: RelayPeek :one
+SELECT EXISTS (SELECT FROM /*schema*/outbox) AS outbox,
+       EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled;
+
+-- name: RelayMove :many
+-- The one writer of the log. Numbers and rows move in one statement: no crash can part them.
+WITH moved AS (
+    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(SELECT o.seq FROM /*schema*/outbox o ORDER BY o.seq LIMIT @batch))
+    RETURNING *
+), state AS (
+    UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
+     WHERE EXISTS (SELECT FROM moved)
+    RETURNING head - (SELECT count(*) FROM moved) AS before
+), logged AS (
+    INSERT INTO /*schema*/events (pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent,
+                        source, schema_version, occurred_at)
+    SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
+           m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
+      FROM moved m
+    RETURNING lane, type, pos
+)
+SELECT lane, type, max(pos)::bigint AS pos, count(*) AS events FROM logged GROUP BY lane, type;
+
+-- name: RelayQuarantineKeys :execrows
+-- The later rows of keys that have a row in quarantine follow it there, so that none overtakes it.
+WITH later AS (
+    DELETE FROM /*schema*/outbox o
+     WHERE o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.*
+)
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at,
+       'behind an earlier row of its key' FROM later;
+
+-- name: RelayQuarantineFirst :one
+WITH first AS (
+    DELETE FROM /*schema*/outbox WHERE seq = (SELECT min(o.seq) FROM /*schema*/outbox o) RETURNING *
+)
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, @error FROM first
+RETURNING seq, id;
+
+-- name: RelayHasQuarantine :one
+SELECT EXISTS (SELECT FROM /*schema*/quarantine);
+
+-- name: LaneHeads :many
+SELECT lane::smallint AS lane, coalesce(l.pos, 0)::bigint AS pos
+  FROM generate_series(0, 63) AS lane, LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l;
+
+-- name: LanesBehind :many
+-- The lanes of unpaused consumers whose cursor is below what is known to be ahead of it.
+SELECT c.consumer, c.lane
+  FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
+  JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;
+
+-- name: LanesSettled :many
+SELECT consumer, lane, max(settled_at)::timestamptz AS settled_at FROM /*schema*/holds WHERE settled_at IS NOT NULL GROUP BY consumer, lane;

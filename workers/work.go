@@ -1,0 +1,96 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+const (
+	// drainSlice is how long one drain job keeps its place among a consumer's workers: then other lanes have their turn.
+	drainSlice = time.Second
+	// handOver is how soon a relay that was told to stop may be started by another process.
+	handOver = 50 * time.Millisecond
+)
+
+type relayWorker struct {
+	river.WorkerDefaults[RelayArgs]
+	engine *outbox.Engine
+	stop   <-chan struct{}
+}
+
+// Timeout is none: River's rescuer leaves such a job alone, and the engine's own looks after it.
+func (*relayWorker) Timeout(*river.Job[RelayArgs]) time.Duration { return -1 }
+
+func (w *relayWorker) Work(ctx context.Context, _ *river.Job[RelayArgs]) error {
+	if err := w.engine.Relay(ctx, w.stop); err != nil {
+		return err
+	}
+	select {
+	case <-w.stop:
+		return river.JobSnooze(handOver)
+	default:
+		return nil
+	}
+}
+
+type drainWorker struct {
+	river.WorkerDefaults[DrainArgs]
+	engine *outbox.Engine
+	jobs   jobs
+	log    *slog.Logger
+	stop   <-chan struct{}
+}
+
+func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }
+
+// Work drains a lane for a while. It never fails: what is left, for whatever reason, keeps the lane due.
+func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error {
+	lane := outbox.Lane{Consumer: job.Args.Consumer, Lane: job.Args.Lane}
+	more, err := w.engine.Drain(ctx, lane, job.ID, drainSlice)
+	switch {
+	case outbox.IsUncovered(err):
+		return nil // the queue is about to be given up
+	case err != nil && ctx.Err() == nil:
+		w.log.Error("drain", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
+	case more && ctx.Err() == nil:
+		// The lane's next turn. If this is lost, the relay finds the lane behind.
+		if _, err := w.jobs.client.Insert(ctx, job.Args, &river.InsertOpts{Queue: job.Queue, Priority: priorityDrain, MaxAttempts: 1}); err != nil {
+			w.log.Error("drain: next turn", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
+		}
+	}
+	return nil
+}
+
+type deliverWorker struct {
+	river.WorkerDefaults[DeliverArgs]
+	engine *outbox.Engine
+}
+
+// Timeout is none: the engine bounds the attempt itself, and rescues it by the database's clock.
+func (*deliverWorker) Timeout(*river.Job[DeliverArgs]) time.Duration { return -1 }
+
+// NextRetry counts the attempts of the consumer, of which the first may have been a drain's.
+func (w *deliverWorker) NextRetry(job *river.Job[DeliverArgs]) time.Time {
+	return time.Now().Add(w.engine.Backoff(job.Args.Consumer, job.Attempt))
+}
+
+func (w *deliverWorker) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
+	err := w.engine.Deliver(ctx, job.ID, job.Args.Consumer, job.Args.EventID)
+	var later *outbox.RetryLaterError
+	switch {
+	case outbox.IsUncovered(err):
+		return river.JobSnooze(time.Second)
+	case errors.As(err, &later):
+		return river.JobSnooze(later.After)
+	case outbox.IsPermanent(err):
+		return river.JobCancel(err)
+	default:
+		return err
+	}
+}

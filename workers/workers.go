@@ -1,0 +1,213 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+const (
+	// maintainEvery is how often each process looks for what crashes left behind.
+	maintainEvery = 5 * time.Second
+	// After a start it looks more often: what a crash left behind is most likely what is being restarted.
+	maintainSoon      = time.Second
+	maintainSoonTimes = 10
+	partitionsEvery   = time.Hour
+)
+
+// Config says how the workers of a process run. The zero value has good defaults.
+type Config struct {
+	// Schema holds the outbox's tables and River's. Default: whatever the search_path finds.
+	Schema outbox.Schema
+	// MaxAttempts, RetryBase and RetryMax hold for consumers that do not set their own: 25, 1 s doubling, 1 h.
+	MaxAttempts         int
+	RetryBase, RetryMax time.Duration
+	// PollOnly does without LISTEN, for a pool that leads through a transaction pooler.
+	PollOnly bool
+	// SoftStop is how long Stop lets running jobs finish before it cancels them. Default 10 s.
+	SoftStop time.Duration
+	// Logger gets what the workers have to say. Default: nothing is logged.
+	Logger *slog.Logger
+	// LogDeliveries logs every delivery and not only failed and external ones.
+	LogDeliveries bool
+	// Build names the running code in the records of attempts.
+	Build string
+}
+
+// Workers runs the relay, the drains and the deliveries of one process.
+type Workers struct {
+	engine *outbox.Engine
+	client *river.Client[pgx.Tx]
+	reg    *outbox.Registry
+	log    *slog.Logger
+
+	stop   chan struct{} // closed when the relay is to hand over
+	cancel context.CancelFunc
+	loop   sync.WaitGroup
+
+	mu         sync.Mutex
+	queues     map[string]bool
+	maintained time.Time
+}
+
+// New prepares the workers for the consumers of reg. Nothing runs, and nothing is written, until Start.
+// The pool should have some connections more than jobs run at a time; one is used for LISTEN.
+func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.SoftStop <= 0 {
+		cfg.SoftStop = 10 * time.Second
+	}
+	w := &Workers{reg: reg, log: cfg.Logger, stop: make(chan struct{}), queues: map[string]bool{}}
+	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{stop: w.stop, log: cfg.Logger}, &deliverWorker{}
+	known := river.NewWorkers()
+	river.AddWorker(known, relay)
+	river.AddWorker(known, drain)
+	river.AddWorker(known, deliver)
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+		Schema:              string(cfg.Schema),
+		Workers:             known,
+		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1}},
+		FetchCooldown:       time.Millisecond,
+		FetchPollInterval:   time.Second,
+		FetchOnlyKnownKinds: true,
+		PollOnly:            cfg.PollOnly,
+		SoftStopTimeout:     cfg.SoftStop,
+		Logger:              slog.New(warnings{cfg.Logger.Handler()}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("workers: river client: %w", err)
+	}
+	w.client = client
+	w.engine = outbox.NewEngine(pool, reg, jobs{client}, outbox.Config{
+		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax,
+		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build,
+	})
+	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
+	drain.jobs = jobs{client}
+	return w, nil
+}
+
+// Engine is the engine that these workers run.
+func (w *Workers) Engine() *outbox.Engine { return w.engine }
+
+// Start registers the consumers and starts to work, in the background. ctx bounds the start alone; end the work with Stop.
+func (w *Workers) Start(ctx context.Context) error {
+	uncovered, err := w.engine.Register(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.engine.MakePartitions(ctx); err != nil {
+		return err
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	w.cancel = cancel
+	if err := w.client.Start(running); err != nil {
+		cancel()
+		return fmt.Errorf("workers: start river: %w", err)
+	}
+	if err := w.cover(running, uncovered); err != nil {
+		cancel()
+		return err
+	}
+	w.loop.Go(func() { w.maintain(running) })
+	return nil
+}
+
+// Stop ends the work: the relay hands over, no new job is begun, running ones get Config.SoftStop to finish and are
+// then cancelled. It returns when all is quiet, or with ctx's error when ctx ends first. The pool must outlive it.
+func (w *Workers) Stop(ctx context.Context) error {
+	if w.cancel == nil {
+		return nil
+	}
+	close(w.stop)
+	err := w.client.Stop(ctx)
+	w.cancel()
+	w.loop.Wait()
+	w.cancel = nil
+	if err != nil {
+		return fmt.Errorf("workers: stop river: %w", err)
+	}
+	return nil
+}
+
+// Ready returns an error when these workers have not been able to reach the database for a while.
+func (w *Workers) Ready() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.maintained) > 4*maintainEvery {
+		return errors.New("workers: the database has not been reached for a while")
+	}
+	return nil
+}
+
+func (w *Workers) maintain(ctx context.Context) {
+	wait, soon, partitions := time.Duration(0), maintainSoonTimes, time.Now()
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if wait = maintainEvery; soon > 0 {
+			wait, soon = maintainSoon, soon-1
+		}
+		err := w.engine.Maintain(ctx)
+		if err == nil {
+			var uncovered []string
+			if uncovered, err = w.engine.Uncovered(ctx); err == nil {
+				err = w.cover(ctx, uncovered)
+			}
+		}
+		if err == nil && time.Since(partitions) > partitionsEvery {
+			err = w.engine.MakePartitions(ctx)
+			partitions = time.Now()
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Error("maintenance", "error", err)
+			}
+			continue
+		}
+		w.mu.Lock()
+		w.maintained = time.Now()
+		w.mu.Unlock()
+	}
+}
+
+// cover works the queues of all consumers but the uncovered ones: those are left to a build that handles all that
+// their subscriptions let through.
+func (w *Workers) cover(ctx context.Context, uncovered []string) error {
+	for _, c := range w.reg.Consumers() {
+		queue, want := outbox.QueueName(c.Name), !slices.Contains(uncovered, c.Name)
+		if want == w.queues[queue] {
+			continue
+		}
+		if want {
+			if err := w.client.Queues().Add(queue, river.QueueConfig{MaxWorkers: c.Concurrency}); err != nil {
+				return fmt.Errorf("workers: add queue %s: %w", queue, err)
+			}
+		} else {
+			w.log.Error("consumer left to another build: its subscriptions go beyond this program's code", "consumer", c.Name)
+			if err := w.client.Queues().Remove(ctx, queue); err != nil && w.queues[queue] {
+				return fmt.Errorf("workers: remove queue %s: %w", queue, err)
+			}
+		}
+		w.queues[queue] = want
+	}
+	return nil
+}
