@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
@@ -50,6 +49,7 @@ type batch struct {
 	keys map[string]bool // keys that handlers appended to
 
 	released     bool // the batch ran what waited for settled holds
+	blamed       bool // its first event is escalated because processes died with it
 	settledHolds []outboxdb.DrainSettledRow
 	lift         map[string]int
 	full         bool // there may be more right behind
@@ -97,62 +97,76 @@ func (b *batch) run(ctx context.Context, items []item) (int, error) {
 		}
 	}
 	for from := 0; from < len(items); {
-		to := min(from+drainChunk, len(items))
-		if err := b.chunk(ctx, items[from:to]); err != nil {
+		b.took = min(from+drainChunk, len(items))
+		n, err := b.chunk(ctx, items[from:b.took], from)
+		if err != nil {
 			return 0, err
 		}
-		from = to
-		if time.Now().After(b.deadline) || len(b.keys) >= drainKeys {
+		if from += n; b.late() || len(b.keys) >= drainKeys {
+			b.took = from
 			return from, nil
 		}
 	}
 	return len(items), nil
 }
 
-// chunk runs some items under one savepoint; when one of them fails, all of them again under one each.
-func (b *batch) chunk(ctx context.Context, items []item) error {
-	var own []*item
+func (b *batch) late() bool { return time.Now().After(b.deadline) }
+
+// chunk runs some items under one savepoint; when one of them fails, all of them again under one each. It stops when
+// the batch's time is up and returns how many it got to, at least one. start is the first one's place in the batch.
+func (b *batch) chunk(ctx context.Context, items []item, start int) (int, error) {
+	var own []int
 	for i := range items {
 		if b.decide(&items[i]) {
-			own = append(own, &items[i])
+			own = append(own, i)
 		}
 	}
 	if len(own) == 0 {
-		return nil
+		return len(items), nil
 	}
 	mark := len(b.tx.appended)
 	b.tx.batch.Queue("SAVEPOINT chunk")
 	var err error
-	for _, it := range own {
-		if err = b.handle(ctx, it); err != nil {
+	for n, i := range own {
+		b.at = start + i
+		if err = b.handle(ctx, &items[i]); err != nil {
+			break
+		}
+		if n+1 < len(own) && b.late() {
+			own, items = own[:n+1], items[:own[n+1]]
 			break
 		}
 	}
 	if err == nil {
+		b.at = unknown // which of them a queued statement belongs to
 		b.tx.batch.Queue("RELEASE SAVEPOINT chunk")
 		err = b.tx.flush(ctx)
 	}
 	if err == nil {
-		for _, it := range own {
-			it.outcome = applied
+		for _, i := range own {
+			items[i].outcome = applied
 		}
 		b.noteKeys(mark)
-		return nil
+		return len(items), nil
 	}
 	if transient(err) || ctx.Err() != nil {
-		return err
+		return 0, err
 	}
 	if err := b.rollback(ctx, mark); err != nil {
-		return err
+		return 0, err
 	}
 	for i := range items {
+		b.at = start + i
 		if it := &items[i]; b.decide(it) {
 			if err := b.alone(ctx, it); err != nil {
-				return err
+				return 0, err
+			}
+			if b.late() {
+				return i + 1, nil
 			}
 		}
 	}
-	return nil
+	return len(items), nil
 }
 
 // alone runs one item under a savepoint of its own and settles its outcome.
@@ -196,8 +210,8 @@ func (b *batch) decide(it *item) bool {
 
 // rollback undoes the chunk. What it had queued and not sent never happened, nor what it appended.
 func (b *batch) rollback(ctx context.Context, mark int) error {
-	unsent := b.tx.batch
-	b.tx.batch, b.tx.appended = &pgx.Batch{}, b.tx.appended[:mark]
+	unsent := b.tx.take()
+	b.tx.appended = b.tx.appended[:mark]
 	// The savepoint itself may be among the unsent: then nothing of the chunk reached the server.
 	for _, q := range unsent.QueuedQueries {
 		if q.SQL == "SAVEPOINT chunk" {
@@ -292,6 +306,11 @@ func (b *batch) write(ctx context.Context, items []item, waited bool) error {
 			ids[i] = h.EventID
 		}
 		if err := b.q.HoldLift(ctx, db, outboxdb.HoldLiftParams{Consumer: b.c.Name, EventIds: ids}); err != nil {
+			return err
+		}
+	}
+	if b.blamed && len(items) > 0 && items[0].outcome == suspect {
+		if err := b.q.DrainForgive(ctx, db, outboxdb.DrainForgiveParams{Consumer: b.c.Name, Lane: b.lane}); err != nil {
 			return err
 		}
 	}

@@ -16,9 +16,15 @@ import (
 // tried again without spending an attempt.
 const deliverRescues = 3
 
+// recordTime is how long the record of an external handler may take, beyond the attempt's own time. A rescue leaves 10 s.
+const recordTime = 8 * time.Second
+
 // errFenced says that this attempt is not the one that counts any more: the event was settled, buried or taken up by a
 // later attempt. What the attempt did in its transaction is rolled back.
 var errFenced = errors.New("outbox: another attempt took over")
+
+// errPaused says that the consumer is paused. Its queue is as well, but may not have been known when that was asked for.
+var errPaused = errors.New("outbox: the consumer is paused")
 
 // RetryLaterError asks for another try of a job that spent no attempt.
 type RetryLaterError struct {
@@ -42,9 +48,12 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 	}
 	d := &attempt{Engine: e, c: c, jobID: jobID, eventID: eventID, began: time.Now()}
 	err := d.claim(ctx)
-	if errors.Is(err, errFenced) {
+	switch {
+	case errors.Is(err, errFenced):
 		return nil
-	} else if err != nil {
+	case errors.Is(err, errPaused):
+		return &RetryLaterError{5 * time.Second, err}
+	case err != nil:
 		return &RetryLaterError{time.Second, err}
 	}
 	ctx, cancel := context.WithTimeout(WithCorrelationID(ctx, d.event.CorrelationID), c.Timeout)
@@ -74,6 +83,7 @@ type attempt struct {
 	processed bool
 	token     uuid.UUID
 	n         int32 // the how-manieth attempt this is
+	recording bool  // the outside was called, and it is in the database that the attempt is now
 }
 
 // claim begins the attempt: a new token fences off every earlier one.
@@ -82,6 +92,11 @@ func (d *attempt) claim(ctx context.Context) error {
 		db := d.db(tx)
 		if _, err := d.q.JobLockRunning(ctx, db, d.jobID); err != nil {
 			return fencedIfNone(err)
+		}
+		if paused, err := d.q.ConsumerPaused(ctx, db, d.c.Name); err != nil {
+			return err
+		} else if paused {
+			return errPaused
 		}
 		h, err := d.q.HoldClaim(ctx, db, outboxdb.HoldClaimParams{Consumer: d.c.Name, EventID: d.eventID, JobID: &d.jobID})
 		if err != nil {
@@ -126,6 +141,10 @@ func (d *attempt) attempt(ctx context.Context) error {
 	if rec == nil {
 		rec = func(context.Context, pgx.Tx) error { return nil }
 	}
+	// What was done outside is worth recording even if it took all the attempt's time: the rescue leaves some more.
+	d.recording = true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
+	defer cancel()
 	return d.settle(ctx, "applied", func(ctx context.Context, tx pgx.Tx) error {
 		return guard(func() error { return rec(ctx, tx) })
 	})
@@ -139,11 +158,9 @@ set local lock_timeout = '5s'; set local statement_timeout = '%[1]ds'; set local
 		max(10, int(d.c.Timeout/time.Second)))
 	return d.inTxBegun(ctx, begin, func(tx pgx.Tx) error {
 		db := d.db(tx)
-		done, err := d.q.JobComplete(ctx, db, d.jobID)
-		if err != nil {
+		// The token below is what counts, and not the job: whatever buries or replays an event redraws it.
+		if err := d.q.JobFinish(ctx, db, d.jobID); err != nil {
 			return err
-		} else if done == 0 {
-			return errFenced
 		}
 		if err := d.q.OutboxLockKeys(ctx, db, []string{d.event.Key}); err != nil {
 			return err
@@ -196,7 +213,7 @@ func (d *attempt) failed(cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	// What broke in the database is no failed event: the attempt is given back, a few times.
-	free := transient(cause) && d.c.Kind == KindTx
+	free := transient(cause) && (d.c.Kind == KindTx || d.recording)
 	var counted bool
 	err := d.inTx(ctx, func(tx pgx.Tx) error {
 		db := d.db(tx)

@@ -42,8 +42,8 @@ func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.D
 	if c == nil {
 		return false, errUncovered
 	}
-	d := &drain{Engine: e, c: c, lane: lane.Lane, limit: drainBatch}
-	if err := d.suspect(ctx, jobID); err != nil {
+	d := &drain{Engine: e, c: c, lane: lane.Lane, jobID: jobID, limit: drainBatch}
+	if err := d.suspect(ctx); err != nil {
 		return false, fmt.Errorf("outbox: drain %s/%d: %w", c.Name, lane.Lane, err)
 	}
 	for end := time.Now().Add(slice); ; {
@@ -69,31 +69,37 @@ func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.D
 	}
 }
 
+// unknown is the place of an event where nothing says which it was.
+const unknown = -1
+
 // drain is one run of Drain.
 type drain struct {
 	*Engine
 	c    *Consumer
 	lane int16
 
+	jobID     int64
+	completed bool // the job is
 	limit     int  // events in a batch at most
 	lone      int  // batches of one event that were rolled back, one after the other
 	escalate  bool // the next batch takes its first event out of the lane unrun
 	cause     error
 	began     bool // the batch got its events: from here on a failure may be theirs
-	took      int  // how many it got
+	took      int  // how many of them it came to
+	at        int  // the one it was at; 0 also where that is not known
 	waitTurn  bool // the next batch is the window's turn, even if holds are settled
-	crashed   int32
-	suspectTo int64
 }
 
 // suspect looks for drains of this lane that died in a batch. It must know before the first event is run again: what
 // killed a process may kill this one, and then nobody remembers. So the try is written down, in a transaction of its
 // own, and the batch is halved with each, until a single event is left to blame.
-func (d *drain) suspect(ctx context.Context, jobID int64) error {
-	dead, err := d.q.DrainCrashed(ctx, d.db(d.pool), outboxdb.DrainCrashedParams{
-		Queue: QueueName(d.c.Name), JobID: jobID, Lane: int32(d.lane),
-	})
-	if err != nil || len(dead) == 0 {
+//
+// A drain's job is completed by its first batch (or when it finds the lane taken). One that has run for a while and
+// is not completed, while nobody has the lane, died before that; one that died later leaves no trace, and the
+// next drain of the lane, which begins where it died, does.
+func (d *drain) suspect(ctx context.Context) error {
+	crashed := outboxdb.DrainCrashedParams{Queue: QueueName(d.c.Name), JobID: d.jobID, Lane: int32(d.lane)}
+	if dead, err := d.q.DrainCrashed(ctx, d.db(d.pool), crashed); err != nil || len(dead) == 0 {
 		return err
 	}
 	return d.inTx(ctx, func(tx pgx.Tx) error {
@@ -101,11 +107,15 @@ func (d *drain) suspect(ctx context.Context, jobID int64) error {
 		if ok, err := d.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(d.lane), Consumer: d.c.Name}); err != nil || !ok {
 			return err // a live drain has the lane
 		}
+		dead, err := d.q.DrainCrashed(ctx, db, crashed)
+		if err != nil || len(dead) == 0 {
+			return err // it had the lane, and is through
+		}
 		state, err := d.q.DrainState(ctx, db, outboxdb.DrainStateParams{Consumer: d.c.Name, Lane: d.lane})
 		if err != nil {
 			return err
 		}
-		rows, last, err := d.window(ctx, db, state.Pos, drainBatch)
+		rows, last, err := d.window(ctx, db, state.Pos, triedLimit(state.Tries))
 		if err != nil {
 			return err
 		}
@@ -122,15 +132,23 @@ func (d *drain) suspect(ctx context.Context, jobID int64) error {
 	})
 }
 
+// triedLimit is how many events a batch takes after so many that died.
+func triedLimit(tries int32) int { return max(1, drainBatch>>min(tries, 30)) }
+
 // narrow answers a batch that was rolled back as a whole: half of it next time, and in the end a single event that
 // does it again and again leaves the lane.
 func (d *drain) narrow(ctx context.Context, cause error) error {
 	if !transient(cause) {
 		d.log.Error("drain: batch rolled back", "consumer", d.c.Name, "lane", d.lane, "events", d.took, "error", cause)
 	}
-	if d.took > 1 {
-		d.limit = max(1, d.took/2)
-	} else {
+	switch {
+	case d.at > 0:
+		d.limit = d.at // those before it may go
+	case d.at == 0 && d.took > 1:
+		d.limit = 1
+	case d.took > 1:
+		d.limit = d.took / 2
+	default:
 		d.lone++
 		// An error that names no event, like a deferred constraint at COMMIT, is the lone event's own.
 		if d.lone >= drainLoneTries || !transient(cause) {
@@ -149,14 +167,22 @@ func (d *drain) narrow(ctx context.Context, cause error) error {
 
 // batch runs one transaction and reports whether anything is left to do in the lane.
 func (d *drain) batch(ctx context.Context) (more bool, err error) {
-	d.began, d.took = false, 0
+	d.began, d.took, d.at = false, 0, unknown
 	began := time.Now()
 	var b *batch
 	err = d.inTx(ctx, func(tx pgx.Tx) error {
 		db := d.db(tx)
 		ok, err := d.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(d.lane), Consumer: d.c.Name})
-		if err != nil || !ok {
+		if err != nil {
 			return err
+		}
+		if d.jobID != 0 && !d.completed {
+			if _, err := d.q.JobComplete(ctx, db, d.jobID); err != nil {
+				return err
+			}
+		}
+		if !ok {
+			return nil
 		}
 		state, err := d.q.DrainState(ctx, db, outboxdb.DrainStateParams{Consumer: d.c.Name, Lane: d.lane})
 		switch {
@@ -167,22 +193,23 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		case !d.c.covers(state.Patterns):
 			return errUncovered
 		}
-		limit := d.limit
-		if state.Tries > 0 {
-			limit = min(limit, drainBatch>>min(state.Tries, 30))
-			if limit < 1 {
-				limit, d.escalate = 1, true
-				d.cause = errors.New("the process died again and again in a batch with this event alone")
-			}
-		}
+		limit := min(d.limit, triedLimit(state.Tries))
 		b = &batch{drain: d, tx: newHandlerTx(tx), deadline: began.Add(drainCommit)}
+		if drainBatch>>min(state.Tries, 30) < 1 {
+			b.blamed, d.escalate = true, true
+			d.cause = errors.New("the process died again and again in a batch with this event alone")
+		}
 		if state.Settled && !d.waitTurn {
 			return b.settled(ctx, limit)
 		}
 		return b.ahead(ctx, state.Pos, limit)
 	})
-	if err != nil || b == nil {
+	if err != nil {
 		return false, err
+	}
+	d.completed = true
+	if b == nil {
+		return false, nil
 	}
 	d.waitTurn = !d.waitTurn && b.released
 	d.lone, d.escalate, d.cause = 0, false, nil
@@ -222,6 +249,9 @@ func (b *batch) ahead(ctx context.Context, cursor int64, limit int) error {
 	}
 	items := make([]item, len(rows))
 	for i := range rows {
+		if !b.c.takes(rows[i].Type) {
+			return errUncovered // subscribed to since the state was read
+		}
 		items[i] = newItem(rows[i])
 	}
 	b.began, b.took = true, len(items)
@@ -232,6 +262,7 @@ func (b *batch) ahead(ctx context.Context, cursor int64, limit int) error {
 	if err != nil {
 		return err
 	}
+	b.at, b.took = unknown, done
 	if done < len(items) {
 		last, b.full = items[done].event.Pos-1, true
 	}
@@ -256,16 +287,15 @@ func (b *batch) settled(ctx context.Context, limit int) error {
 		b.lift[h.Key] = i
 	}
 	b.settledHolds = holds
-	var items []item
-	if b.c.Ordered {
-		slices.Sort(keys)
-		rows, err := b.q.DrainWaiting(ctx, db, outboxdb.DrainWaitingParams{Consumer: b.c.Name, Keys: slices.Compact(keys), Batch: int32(limit)})
-		if err != nil {
-			return err
-		}
-		for i := range rows {
-			items = append(items, newItem(outboxdb.DrainWindowRow(rows[i])))
-		}
+	// Also of a consumer that is not ordered: it may have been, and what waited then would wait for ever.
+	slices.Sort(keys)
+	rows, err := b.q.DrainWaiting(ctx, db, outboxdb.DrainWaitingParams{Consumer: b.c.Name, Keys: slices.Compact(keys), Batch: int32(limit)})
+	if err != nil {
+		return err
+	}
+	items := make([]item, len(rows))
+	for i := range rows {
+		items[i] = newItem(outboxdb.DrainWindowRow(rows[i]))
 	}
 	b.began, b.took = true, len(items)
 	b.full = len(items) == limit || len(holds) == drainBatch
@@ -273,6 +303,7 @@ func (b *batch) settled(ctx context.Context, limit int) error {
 	if err != nil {
 		return err
 	}
+	b.at, b.took = unknown, done
 	b.full = b.full || done < len(items)
 	return b.write(ctx, items[:done], true)
 }

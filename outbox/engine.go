@@ -154,6 +154,9 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 		if err := e.q.ConsumerRegisterLock(ctx, db); err != nil {
 			return err
 		}
+		if _, err := e.q.ConsumerRegisterHead(ctx, db); err != nil {
+			return err
+		}
 		for _, c := range e.reg.Consumers() {
 			if err := e.q.ConsumerRegister(ctx, db, outboxdb.ConsumerRegisterParams{
 				Name: c.Name, Kind: string(c.Kind), Ordered: c.Ordered,

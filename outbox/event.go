@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -128,28 +127,12 @@ func (e Event) encode(id uuid.UUID) (stored, error) {
 		return s, &InvalidEventError{"schema_version", "must be 1 to 32767"}
 	}
 	data, err := json.Marshal(e.Data)
-	switch {
-	case err != nil:
+	if err != nil {
 		return s, &InvalidEventError{"data", "cannot be encoded as JSON: " + err.Error()}
-	case len(data) > MaxDataBytes:
-		return s, &InvalidEventError{"data", "must be at most 1 MiB of JSON"}
-	case bytes.Contains(data, []byte(`\u0000`)) && hasNULEscape(data):
-		return s, &InvalidEventError{"data", "must not contain a NUL character"}
+	}
+	if reason := refusedData(data); reason != "" {
+		return s, &InvalidEventError{"data", reason}
 	}
 	s.Data = data
 	return s, nil
-}
-
-// hasNULEscape tells the escape \u0000, which jsonb refuses, from a backslash that is escaped itself (\\u0000).
-func hasNULEscape(data []byte) bool {
-	for i := 0; i < len(data)-5; i++ {
-		if data[i] != '\\' {
-			continue
-		}
-		if bytes.HasPrefix(data[i:], []byte(`\u0000`)) {
-			return true
-		}
-		i++ // whatever is escaped here is no backslash of its own
-	}
-	return false
 }

@@ -17,8 +17,6 @@ type handlerTx struct {
 	pgx.Tx
 	batch    *pgx.Batch
 	appended []stored
-	// failed is called with the index in the batch of the queued statement that failed.
-	failed func(index int)
 }
 
 // Batch returns a batch on which the handler of the present context can queue statements instead of sending them one
@@ -37,15 +35,21 @@ func Batch(ctx context.Context) *pgx.Batch {
 
 func newHandlerTx(tx pgx.Tx) *handlerTx { return &handlerTx{Tx: tx, batch: &pgx.Batch{}} }
 
-// flush sends what is queued. An error names, through failed, the statement that met it.
+// take empties the batch and returns what was in it. The batch itself stays the one that handlers were given.
+func (t *handlerTx) take() *pgx.Batch {
+	queued := *t.batch
+	*t.batch = pgx.Batch{}
+	return &queued
+}
+
+// flush sends what is queued.
 func (t *handlerTx) flush(ctx context.Context) error {
 	if t.batch.Len() == 0 {
 		return nil
 	}
-	batch := t.batch
-	t.batch = &pgx.Batch{}
+	batch := t.take()
 	results := t.Tx.SendBatch(ctx, batch)
-	for i, q := range batch.QueuedQueries {
+	for _, q := range batch.QueuedQueries {
 		var err error
 		if q.Fn != nil {
 			err = q.Fn(results)
@@ -54,9 +58,6 @@ func (t *handlerTx) flush(ctx context.Context) error {
 		}
 		if err != nil {
 			_ = results.Close() // the first error is the one that counts
-			if t.failed != nil {
-				t.failed(i)
-			}
 			return err
 		}
 	}

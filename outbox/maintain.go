@@ -18,26 +18,27 @@ import (
 func (e *Engine) Maintain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	err := e.inTx(ctx, func(tx pgx.Tx) error {
-		db := e.db(tx)
-		if ok, err := e.q.MaintainLock(ctx, db); err != nil || !ok {
-			return err
+	// Each in a transaction of its own: what one cannot mend must not keep the others from their work.
+	var errs []error
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, pgx.Tx) error
+	}{
+		{"start the relay", e.startRelay},
+		{"rescue", e.rescue},
+		{"reconcile", e.reconcile},
+	} {
+		err := e.inTx(ctx, func(tx pgx.Tx) error {
+			if ok, err := e.q.MaintainLock(ctx, e.db(tx)); err != nil || !ok {
+				return err
+			}
+			return step.do(ctx, tx)
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("outbox: maintain: %s: %w", step.name, err))
 		}
-		if err := e.startRelay(ctx, tx); err != nil {
-			return fmt.Errorf("start relay: %w", err)
-		}
-		if err := e.rescue(ctx, tx); err != nil {
-			return fmt.Errorf("rescue: %w", err)
-		}
-		if err := e.reconcile(ctx, tx); err != nil {
-			return fmt.Errorf("reconcile: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("outbox: maintain: %w", err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // MakePartitions makes the partitions of processed_events that the coming weeks need. Call it daily or more often.

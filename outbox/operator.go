@@ -154,11 +154,10 @@ func (o *Operator) Letter(ctx context.Context, id int64) (*Letter, error) {
 //
 // A letter that is not dead is a *ConflictError, and so is one whose event has an unfinished job.
 func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, by Action) (jobID int64, err error) {
-	if len(data) > MaxDataBytes {
-		return 0, &InvalidEventError{"data", "must be at most 1 MiB of JSON"}
-	}
-	if data != nil && hasNULEscape(data) {
-		return 0, &InvalidEventError{"data", "must not contain a NUL character"}
+	if data != nil {
+		if reason := refusedData(data); reason != "" {
+			return 0, &InvalidEventError{"data", reason}
+		}
 	}
 	err = o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
 		l, err := o.q.LetterGet(ctx, db, id)

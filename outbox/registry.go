@@ -171,6 +171,11 @@ func (c *Consumer) covers(subscribed []string) bool {
 	return true
 }
 
+// takes reports whether the consumer's code handles events of that type.
+func (c *Consumer) takes(eventType string) bool {
+	return slices.ContainsFunc(c.Patterns, func(p string) bool { return matches(p, eventType) })
+}
+
 // matches reports whether the pattern takes the type (or the narrower pattern) name.
 func matches(pattern, name string) bool {
 	prefix, wild := strings.CutSuffix(pattern, "*")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
@@ -114,7 +115,8 @@ type relay struct {
 	token uuid.UUID
 	wakes *wakes
 
-	batch   int // rows to move at most; halved when the log refuses a batch
+	head    int64 // of the log, as this relay left it
+	batch   int   // rows to move at most; halved when a batch fails
 	beatAt  time.Time
 	quarant bool
 }
@@ -141,6 +143,7 @@ func (r *relay) lead(ctx context.Context) error {
 		if row.Highest > row.Head {
 			return &refusedError{row.Head, row.Highest}
 		}
+		r.head = row.Head
 		r.quarant, err = r.q.RelayHasQuarantine(ctx, db)
 		return err
 	})
@@ -204,6 +207,8 @@ func (r *relay) move(ctx context.Context) (int, error) {
 			return err
 		case !state.Leads:
 			return errLostLead
+		case state.Head < r.head:
+			return &refusedError{state.Head, r.head}
 		case state.PartitionedTo < state.Head+relayBatch*10:
 			if err := r.q.RelayMakePartitions(ctx, db, state.Head+relayBatch*20); err != nil {
 				return fmt.Errorf("make partitions: %w", err)
@@ -217,9 +222,16 @@ func (r *relay) move(ctx context.Context) (int, error) {
 				r.log.Error("relay: rows set aside behind a quarantined row of their key", "rows", n)
 			}
 		}
-		rows, err := r.q.RelayMove(ctx, db, int32(r.batch))
+		only := int64(0)
+		if r.batch == 1 {
+			// The one row is named: if it is refused, no other may be taken for it that is committed a moment later.
+			if only, err = r.q.RelayFirst(ctx, db); err != nil {
+				return err
+			}
+		}
+		rows, err := r.q.RelayMove(ctx, db, outboxdb.RelayMoveParams{OnlySeq: only, Quarantine: r.quarant, Batch: int32(r.batch)})
 		if err != nil {
-			return err
+			return &moveError{only, err}
 		}
 		for _, row := range rows {
 			moved += int(row.Events)
@@ -234,21 +246,50 @@ func (r *relay) move(ctx context.Context) (int, error) {
 		r.wakes.forget(woken)
 		return 0, r.refusedBatch(ctx, err)
 	}
-	r.beatAt = time.Now()
+	r.beatAt, r.head = time.Now(), r.head+int64(moved)
 	r.batch = min(2*r.batch, relayBatch)
 	return moved, nil
 }
 
-// refusedBatch narrows down a batch that the log refuses for its data, and in the end sets the row aside: one row
-// that cannot be stored must not stop all the others. Any other error is returned as it is.
-func (r *relay) refusedBatch(ctx context.Context, cause error) error {
-	state := sqlState(cause)
-	if state == "" || (state[:2] != "22" && state[:2] != "23" && state[:2] != "54") {
-		return cause
+// moveError is the failure of the statement that moves rows; seq names the row where it was to move but one.
+type moveError struct {
+	seq int64
+	err error
+}
+
+func (e *moveError) Error() string { return "move rows to the log: " + e.err.Error() }
+func (e *moveError) Unwrap() error { return e.err }
+
+// refusesData reports whether the log refused what is in a row. That a table is not as it should be, as when a
+// partition is missing, is no fault of a row.
+func (e *moveError) refusesData() bool {
+	var pg *pgconn.PgError
+	if !errors.As(e.err, &pg) {
+		return false
 	}
+	switch pg.Code[:2] {
+	case "22", "54":
+		return true
+	case "23":
+		return pg.Code != "23514" || pg.ConstraintName != ""
+	}
+	return pg.Code == "P0001" // a trigger of somebody's
+}
+
+// refusedBatch answers a batch that failed. The next one is half of it: that may be what the server can bear. When the
+// log refuses it for its data, that narrows it down to a row, which is set aside in the end: one row that cannot be
+// stored must not stop all the others. Any other error is returned as it is.
+func (r *relay) refusedBatch(ctx context.Context, cause error) error {
+	var move *moveError
+	data := errors.As(cause, &move) && move.refusesData()
 	if r.batch > 1 {
 		r.batch /= 2
-		return nil
+		if data {
+			return nil
+		}
+	}
+	if !data || move.seq == 0 {
+		return cause
 	}
 	err := r.inTx(ctx, func(tx pgx.Tx) error {
 		db := r.db(tx)
@@ -261,7 +302,7 @@ func (r *relay) refusedBatch(ctx context.Context, cause error) error {
 		} else if !state.Leads {
 			return errLostLead
 		}
-		row, err := r.q.RelayQuarantineFirst(ctx, db, scrub(cause.Error()))
+		row, err := r.q.RelayQuarantineRow(ctx, db, outboxdb.RelayQuarantineRowParams{Seq: move.seq, Error: scrub(move.err.Error())})
 		if err != nil {
 			return err
 		}
@@ -327,7 +368,7 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 		}
 		for _, row := range behind {
 			l := Lane{row.Consumer, row.Lane}
-			r.wakes.again(l)
+			r.wakes.again(l, row.Queued)
 			delete(ready, l)
 		}
 		for l, pos := range ready {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
@@ -24,6 +25,7 @@ const (
 type wakes struct {
 	heads       [Lanes]int64
 	consumers   []consumerRow
+	patterns    map[string][]string
 	consumersAt time.Time
 	lanes       map[Lane]*laneWake
 	sweptAt     time.Time
@@ -43,9 +45,10 @@ type laneWake struct {
 	wokenAt   time.Time
 	settledAt time.Time // the newest settled hold that was seen
 	poke      bool      // wake also if nothing new is ready
+	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
 }
 
-func newWakes() *wakes { return &wakes{lanes: map[Lane]*laneWake{}} }
+func newWakes() *wakes { return &wakes{lanes: map[Lane]*laneWake{}, patterns: map[string][]string{}} }
 
 func (w *wakes) lane(l Lane) *laneWake {
 	s := w.lanes[l]
@@ -62,7 +65,17 @@ func (w *wakes) setConsumers(now time.Time, rows []outboxdb.ConsumerListRow) {
 	known := map[string]bool{}
 	for _, r := range rows {
 		known[r.Name] = true
+		if !slices.Equal(w.patterns[r.Name], r.Patterns) {
+			// It, or a subscription of it, is new: what it wants may have appeared already.
+			w.patterns[r.Name] = r.Patterns
+			w.allAt = time.Time{}
+		}
 		w.consumers = append(w.consumers, consumerRow{r.Name, r.Patterns, r.PausedAt != nil})
+	}
+	for name := range w.patterns {
+		if !known[name] {
+			delete(w.patterns, name)
+		}
 	}
 	for l := range w.lanes {
 		if !known[l.Consumer] {
@@ -120,10 +133,19 @@ func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
 	return ready
 }
 
-func (w *wakes) again(l Lane)              { w.lane(l).poke = true }
-func (w *wakes) confirm(l Lane, pos int64) { s := w.lane(l); s.confirmed = max(s.confirmed, pos) }
+// again notes that a lane is still behind, and whether it has a wake-up in the queue.
+func (w *wakes) again(l Lane, queued bool) {
+	s := w.lane(l)
+	s.poke, s.queued = !queued, queued
+}
 
-func (s *laneWake) wants() bool { return s.poke || s.ready > max(s.woken, s.confirmed) }
+// confirm notes that a lane's cursor is at pos or beyond.
+func (w *wakes) confirm(l Lane, pos int64) {
+	s := w.lane(l)
+	s.confirmed, s.queued = max(s.confirmed, pos), false
+}
+
+func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.ready > max(s.woken, s.confirmed)) }
 
 // due returns the lanes to wake now and takes them for woken.
 func (w *wakes) due(now time.Time) []Lane {

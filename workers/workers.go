@@ -112,6 +112,7 @@ func (w *Workers) Start(ctx context.Context) error {
 	if err := w.engine.MakePartitions(ctx); err != nil {
 		return err
 	}
+	w.maintained = time.Now() // the database has just been reached
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.cancel = cancel
 	if err := w.client.Start(running); err != nil {

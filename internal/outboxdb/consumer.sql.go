@@ -141,6 +141,17 @@ func (q *Queries) ConsumerPause(ctx context.Context, db DBTX, name string) (stri
 	return name_2, err
 }
 
+const ConsumerPaused = `-- name: ConsumerPaused :one
+SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = $1 AND paused_at IS NOT NULL)
+`
+
+func (q *Queries) ConsumerPaused(ctx context.Context, db DBTX, name string) (bool, error) {
+	row := db.QueryRow(ctx, ConsumerPaused, name)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const ConsumerRegister = `-- name: ConsumerRegister :exec
 INSERT INTO /*schema*/consumers (name, kind, ordered) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered
@@ -168,6 +179,19 @@ ON CONFLICT DO NOTHING
 func (q *Queries) ConsumerRegisterCursors(ctx context.Context, db DBTX, consumer string) error {
 	_, err := db.Exec(ctx, ConsumerRegisterCursors, consumer)
 	return err
+}
+
+const ConsumerRegisterHead = `-- name: ConsumerRegisterHead :one
+SELECT head FROM /*schema*/relay_state FOR SHARE
+`
+
+// Stops the log until the registration is committed: what is relayed after the position that it starts from is read by
+// drains that know of it.
+func (q *Queries) ConsumerRegisterHead(ctx context.Context, db DBTX) (int64, error) {
+	row := db.QueryRow(ctx, ConsumerRegisterHead)
+	var head int64
+	err := row.Scan(&head)
+	return head, err
 }
 
 const ConsumerRegisterLock = `-- name: ConsumerRegisterLock :exec

@@ -155,6 +155,17 @@ func (q *Queries) JobComplete(ctx context.Context, db DBTX, id int64) (int64, er
 	return result.RowsAffected(), nil
 }
 
+const JobFinish = `-- name: JobFinish :exec
+UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()
+ WHERE id = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+`
+
+// Not only a running job: an attempt that was fenced off may have ended it in the meantime, as River knows no fence.
+func (q *Queries) JobFinish(ctx context.Context, db DBTX, id int64) error {
+	_, err := db.Exec(ctx, JobFinish, id)
+	return err
+}
+
 const JobLockRunning = `-- name: JobLockRunning :one
 SELECT id FROM /*schema*/river_job WHERE id = $1 AND state = 'running' FOR UPDATE
 `

@@ -70,6 +70,7 @@ func (q *Queries) DrainBuryJobs(ctx context.Context, db DBTX, ids []int64) error
 const DrainCrashed = `-- name: DrainCrashed :many
 SELECT id FROM /*schema*/river_job
  WHERE state = 'running' AND queue = $1 AND kind = 'outbox_drain' AND id <> $2 AND (args ->> 'lane')::integer = $3::integer
+   AND (attempted_at IS NULL OR attempted_at < clock_timestamp() - interval '1 second')
 `
 
 type DrainCrashedParams struct {
@@ -78,8 +79,8 @@ type DrainCrashedParams struct {
 	Lane  int32
 }
 
-// Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch
-// (or they are between two batches, which costs a smaller batch and nothing else).
+// Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch.
+// Not those that began just now: they are on their way to the lock.
 func (q *Queries) DrainCrashed(ctx context.Context, db DBTX, arg DrainCrashedParams) ([]int64, error) {
 	rows, err := db.Query(ctx, DrainCrashed, arg.Queue, arg.JobID, arg.Lane)
 	if err != nil {
@@ -100,8 +101,23 @@ func (q *Queries) DrainCrashed(ctx context.Context, db DBTX, arg DrainCrashedPar
 	return items, nil
 }
 
+const DrainForgive = `-- name: DrainForgive :exec
+UPDATE /*schema*/cursors SET tries = 0 WHERE consumer = $1 AND lane = $2
+`
+
+type DrainForgiveParams struct {
+	Consumer string
+	Lane     int16
+}
+
+// The event to blame is found: those after it are run as ever.
+func (q *Queries) DrainForgive(ctx context.Context, db DBTX, arg DrainForgiveParams) error {
+	_, err := db.Exec(ctx, DrainForgive, arg.Consumer, arg.Lane)
+	return err
+}
+
 const DrainMarkTry = `-- name: DrainMarkTry :one
-UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = greatest(suspect_pos, $1)
+UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = $1
  WHERE consumer = $2 AND lane = $3 RETURNING tries
 `
 

@@ -43,7 +43,10 @@ func (q *Queries) LaneHeads(ctx context.Context, db DBTX) ([]LaneHeadsRow, error
 }
 
 const LanesBehind = `-- name: LanesBehind :many
-SELECT c.consumer, c.lane
+SELECT c.consumer, c.lane,
+       EXISTS (SELECT FROM /*schema*/river_job j
+                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
+                  AND (j.args ->> 'lane')::integer = c.lane) AS queued
   FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
 `
@@ -57,9 +60,11 @@ type LanesBehindParams struct {
 type LanesBehindRow struct {
 	Consumer string
 	Lane     int16
+	Queued   bool
 }
 
-// The lanes of unpaused consumers whose cursor is below what is known to be ahead of it.
+// The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up that was given to them has
+// not been taken up yet.
 func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParams) ([]LanesBehindRow, error) {
 	rows, err := db.Query(ctx, LanesBehind, arg.Consumers, arg.Lanes, arg.Positions)
 	if err != nil {
@@ -69,7 +74,7 @@ func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParam
 	items := []LanesBehindRow{}
 	for rows.Next() {
 		var i LanesBehindRow
-		if err := rows.Scan(&i.Consumer, &i.Lane); err != nil {
+		if err := rows.Scan(&i.Consumer, &i.Lane, &i.Queued); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -81,7 +86,12 @@ func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParam
 }
 
 const LanesSettled = `-- name: LanesSettled :many
-SELECT consumer, lane, max(settled_at)::timestamptz AS settled_at FROM /*schema*/holds WHERE settled_at IS NOT NULL GROUP BY consumer, lane
+SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
+ WHERE h.settled_at IS NOT NULL
+   AND NOT EXISTS (SELECT FROM /*schema*/river_job j
+                    WHERE j.state = 'available' AND j.queue = 'outbox_' || h.consumer AND j.kind = 'outbox_drain'
+                      AND (j.args ->> 'lane')::integer = h.lane)
+ GROUP BY h.consumer, h.lane
 `
 
 type LanesSettledRow struct {
@@ -90,6 +100,7 @@ type LanesSettledRow struct {
 	SettledAt time.Time
 }
 
+// But not those whose wake-up is still in the queue: whoever takes it up will see the holds.
 func (q *Queries) LanesSettled(ctx context.Context, db DBTX) ([]LanesSettledRow, error) {
 	rows, err := db.Query(ctx, LanesSettled)
 	if err != nil {
@@ -119,6 +130,17 @@ func (q *Queries) RelayBeat(ctx context.Context, db DBTX, token *uuid.UUID) (int
 	var head int64
 	err := row.Scan(&head)
 	return head, err
+}
+
+const RelayFirst = `-- name: RelayFirst :one
+SELECT coalesce(min(seq), 0)::bigint FROM /*schema*/outbox
+`
+
+func (q *Queries) RelayFirst(ctx context.Context, db DBTX) (int64, error) {
+	row := db.QueryRow(ctx, RelayFirst)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const RelayHasQuarantine = `-- name: RelayHasQuarantine :one
@@ -185,7 +207,11 @@ func (q *Queries) RelayMakeProcessedPartitions(ctx context.Context, db DBTX, wee
 
 const RelayMove = `-- name: RelayMove :many
 WITH moved AS (
-    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(SELECT o.seq FROM /*schema*/outbox o ORDER BY o.seq LIMIT $1))
+    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(
+        SELECT o.seq FROM /*schema*/outbox o
+         WHERE ($1::bigint = 0 OR o.seq = $1::bigint)
+           AND (NOT $2::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
+         ORDER BY o.seq LIMIT $3))
     RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
 ), state AS (
     UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
@@ -202,6 +228,12 @@ WITH moved AS (
 SELECT lane, type, max(pos)::bigint AS pos, count(*) AS events FROM logged GROUP BY lane, type
 `
 
+type RelayMoveParams struct {
+	OnlySeq    int64
+	Quarantine bool
+	Batch      int32
+}
+
 type RelayMoveRow struct {
 	Lane   int16
 	Type   string
@@ -209,9 +241,10 @@ type RelayMoveRow struct {
 	Events int64
 }
 
-// The one writer of the log. Numbers and rows move in one statement: no crash can part them.
-func (q *Queries) RelayMove(ctx context.Context, db DBTX, batch int32) ([]RelayMoveRow, error) {
-	rows, err := db.Query(ctx, RelayMove, batch)
+// The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
+// keys itself, because a row of theirs may be committed after the statement that would have set it aside.
+func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) ([]RelayMoveRow, error) {
+	rows, err := db.Query(ctx, RelayMove, arg.OnlySeq, arg.Quarantine, arg.Batch)
 	if err != nil {
 		return nil, err
 	}
@@ -252,27 +285,6 @@ func (q *Queries) RelayPeek(ctx context.Context, db DBTX) (RelayPeekRow, error) 
 	return i, err
 }
 
-const RelayQuarantineFirst = `-- name: RelayQuarantineFirst :one
-WITH first AS (
-    DELETE FROM /*schema*/outbox WHERE seq = (SELECT min(o.seq) FROM /*schema*/outbox o) RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
-)
-INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
-SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, $1 FROM first
-RETURNING seq, id
-`
-
-type RelayQuarantineFirstRow struct {
-	Seq int64
-	ID  uuid.UUID
-}
-
-func (q *Queries) RelayQuarantineFirst(ctx context.Context, db DBTX, error string) (RelayQuarantineFirstRow, error) {
-	row := db.QueryRow(ctx, RelayQuarantineFirst, error)
-	var i RelayQuarantineFirstRow
-	err := row.Scan(&i.Seq, &i.ID)
-	return i, err
-}
-
 const RelayQuarantineKeys = `-- name: RelayQuarantineKeys :execrows
 WITH later AS (
     DELETE FROM /*schema*/outbox o
@@ -290,6 +302,32 @@ func (q *Queries) RelayQuarantineKeys(ctx context.Context, db DBTX) (int64, erro
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const RelayQuarantineRow = `-- name: RelayQuarantineRow :one
+WITH refused AS (
+    DELETE FROM /*schema*/outbox o WHERE o.seq = $2 RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at
+)
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, $1 FROM refused
+RETURNING seq, id
+`
+
+type RelayQuarantineRowParams struct {
+	Error string
+	Seq   int64
+}
+
+type RelayQuarantineRowRow struct {
+	Seq int64
+	ID  uuid.UUID
+}
+
+func (q *Queries) RelayQuarantineRow(ctx context.Context, db DBTX, arg RelayQuarantineRowParams) (RelayQuarantineRowRow, error) {
+	row := db.QueryRow(ctx, RelayQuarantineRow, arg.Error, arg.Seq)
+	var i RelayQuarantineRowRow
+	err := row.Scan(&i.Seq, &i.ID)
+	return i, err
 }
 
 const RelayResign = `-- name: RelayResign :exec

@@ -287,7 +287,7 @@ BEGIN
         date_trunc('week', clock_timestamp(), 'UTC') + make_interval(weeks => weeks_ahead), interval '1 week')
     LOOP
         part := 'processed_events_w' || to_char(week AT TIME ZONE 'UTC', 'IYYYIW');
-        CONTINUE WHEN to_regclass(part) IS NOT NULL;
+        CONTINUE WHEN to_regclass(format('%I.%I', current_schema(), part)) IS NOT NULL;
         BEGIN
             EXECUTE format('CREATE TABLE %I (LIKE processed_events INCLUDING ALL)', part);
             EXECUTE format('ALTER TABLE processed_events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', part,

@@ -47,8 +47,9 @@ $$;
 -- However a deliver job ends unfinished (discarded by a worker or a rescuer, cancelled, deleted), its event becomes
 -- a dead letter; when somebody retries such a job in River's own tools, the letter becomes a replay.
 -- It must never fail the statement of River that fired it: what it misses, the reconciler finds.
+-- It waits for no lock for long either: a statement that is cancelled for its time cannot be caught.
 CREATE FUNCTION outbox_on_deliver_job() RETURNS trigger
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
 DECLARE
     v_consumer text := OLD.args ->> 'consumer';
     v_event_id uuid;

@@ -115,7 +115,8 @@ CREATE TABLE idempotency_keys (
     -- HMAC-SHA-256 of the body under the key the client sent.
     body_mac    bytea NOT NULL CHECK (octet_length(body_mac) = 32),
     status      integer NOT NULL,
-    body        jsonb NOT NULL,
+    -- json and not jsonb: the answer is given again as it was, to the byte.
+    body        json NOT NULL,
     -- A repeated answer is given only after a transaction that wrote and committed: it bumps this.
     replays     integer NOT NULL DEFAULT 0,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()

@@ -4,21 +4,21 @@ SELECT head, (SELECT count(*) FROM /*schema*/outbox) AS outbox, (SELECT count(*)
 -- name: CheckEvents :many
 -- Every event × subscribed consumer that is not in exactly one place.
 SELECT e.pos, e.id, e.type, e.key, c.name AS consumer,
-       (e.pos > k.pos)::boolean AS ahead, (w.pos IS NOT NULL)::boolean AS waiting,
+       coalesce(e.pos > k.pos, false)::boolean AS ahead, (w.pos IS NOT NULL)::boolean AS waiting,
        (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::boolean AS in_flight,
        coalesce(d.state = 'dead', false)::boolean AS dead,
        (p.event_id IS NOT NULL)::boolean AS processed,
        coalesce(d.state = 'dismissed', false)::boolean AS dismissed
   FROM /*schema*/events e
   CROSS JOIN /*schema*/consumers c
-  JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = e.lane
+  LEFT JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = e.lane
   LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = e.key AND w.pos = e.pos
   LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = e.id
   LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = e.id
   LEFT JOIN /*schema*/processed_events p ON p.consumer = c.name AND p.event_id = e.id
  WHERE e.pos > @from_pos AND e.pos <= @to_pos
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
-   AND (e.pos > k.pos)::integer + (w.pos IS NOT NULL)::integer
+   AND coalesce(e.pos > k.pos, false)::integer + (w.pos IS NOT NULL)::integer
      + (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::integer
      + coalesce(d.state = 'dead', false)::integer + (p.event_id IS NOT NULL)::integer
      + coalesce(d.state = 'dismissed', false)::integer <> 1

@@ -1,6 +1,11 @@
 -- name: ConsumerRegisterLock :exec
 SELECT pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 1) FROM /*schema*/relay_state;
 
+-- name: ConsumerRegisterHead :one
+-- Stops the log until the registration is committed: what is relayed after the position that it starts from is read by
+-- drains that know of it.
+SELECT head FROM /*schema*/relay_state FOR SHARE;
+
 -- name: ConsumerRegister :exec
 INSERT INTO /*schema*/consumers (name, kind, ordered) VALUES (@name, @kind, @ordered)
 ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered
@@ -40,6 +45,9 @@ SELECT count(*) FILTER (WHERE settled_at IS NULL AND dead_at IS NULL) AS in_flig
        count(*) FILTER (WHERE dead_at IS NOT NULL AND settled_at IS NULL) AS dead,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = @consumer) AS waiting
   FROM /*schema*/holds WHERE consumer = @consumer;
+
+-- name: ConsumerPaused :one
+SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name AND paused_at IS NOT NULL);
 
 -- name: ConsumerPause :one
 UPDATE /*schema*/consumers SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = @name RETURNING name;

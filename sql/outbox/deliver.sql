@@ -4,6 +4,11 @@ SELECT id FROM /*schema*/river_job WHERE id = @id AND state = 'running' FOR UPDA
 -- name: JobComplete :execrows
 UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp() WHERE id = @id AND state = 'running';
 
+-- name: JobFinish :exec
+-- Not only a running job: an attempt that was fenced off may have ended it in the meantime, as River knows no fence.
+UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()
+ WHERE id = @id AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled');
+
 -- name: HoldClaim :one
 -- Begins an attempt: the new token fences off every earlier one.
 UPDATE /*schema*/holds SET token = gen_random_uuid(), attempts = attempts + 1, changed_at = clock_timestamp()

@@ -40,14 +40,19 @@ UPDATE /*schema*/cursors
  WHERE consumer = @consumer AND lane = @lane;
 
 -- name: DrainMarkTry :one
-UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = greatest(suspect_pos, @suspect_pos)
+UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = @suspect_pos
  WHERE consumer = @consumer AND lane = @lane RETURNING tries;
 
+-- name: DrainForgive :exec
+-- The event to blame is found: those after it are run as ever.
+UPDATE /*schema*/cursors SET tries = 0 WHERE consumer = @consumer AND lane = @lane;
+
 -- name: DrainCrashed :many
--- Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch
--- (or they are between two batches, which costs a smaller batch and nothing else).
+-- Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch.
+-- Not those that began just now: they are on their way to the lock.
 SELECT id FROM /*schema*/river_job
- WHERE state = 'running' AND queue = @queue AND kind = 'outbox_drain' AND id <> @job_id AND (args ->> 'lane')::integer = @lane::integer;
+ WHERE state = 'running' AND queue = @queue AND kind = 'outbox_drain' AND id <> @job_id AND (args ->> 'lane')::integer = @lane::integer
+   AND (attempted_at IS NULL OR attempted_at < clock_timestamp() - interval '1 second');
 
 -- name: DrainBuryJobs :exec
 UPDATE /*schema*/river_job SET state = 'discarded', finalized_at = clock_timestamp()

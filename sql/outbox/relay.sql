@@ -31,10 +31,18 @@ SELECT /*schema*/outbox_make_processed_partitions(@weeks_ahead);
 SELECT EXISTS (SELECT FROM /*schema*/outbox) AS outbox,
        EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled;
 
+-- name: RelayFirst :one
+SELECT coalesce(min(seq), 0)::bigint FROM /*schema*/outbox;
+
 -- name: RelayMove :many
--- The one writer of the log. Numbers and rows move in one statement: no crash can part them.
+-- The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
+-- keys itself, because a row of theirs may be committed after the statement that would have set it aside.
 WITH moved AS (
-    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(SELECT o.seq FROM /*schema*/outbox o ORDER BY o.seq LIMIT @batch))
+    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(
+        SELECT o.seq FROM /*schema*/outbox o
+         WHERE (@only_seq::bigint = 0 OR o.seq = @only_seq::bigint)
+           AND (NOT @quarantine::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
+         ORDER BY o.seq LIMIT @batch))
     RETURNING *
 ), state AS (
     UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
@@ -60,12 +68,12 @@ INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, caus
 SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at,
        'behind an earlier row of its key' FROM later;
 
--- name: RelayQuarantineFirst :one
-WITH first AS (
-    DELETE FROM /*schema*/outbox WHERE seq = (SELECT min(o.seq) FROM /*schema*/outbox o) RETURNING *
+-- name: RelayQuarantineRow :one
+WITH refused AS (
+    DELETE FROM /*schema*/outbox o WHERE o.seq = @seq RETURNING o.*
 )
 INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
-SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, @error FROM first
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, @error FROM refused
 RETURNING seq, id;
 
 -- name: RelayHasQuarantine :one
@@ -76,10 +84,20 @@ SELECT lane::smallint AS lane, coalesce(l.pos, 0)::bigint AS pos
   FROM generate_series(0, 63) AS lane, LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l;
 
 -- name: LanesBehind :many
--- The lanes of unpaused consumers whose cursor is below what is known to be ahead of it.
-SELECT c.consumer, c.lane
+-- The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up that was given to them has
+-- not been taken up yet.
+SELECT c.consumer, c.lane,
+       EXISTS (SELECT FROM /*schema*/river_job j
+                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
+                  AND (j.args ->> 'lane')::integer = c.lane) AS queued
   FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;
 
 -- name: LanesSettled :many
-SELECT consumer, lane, max(settled_at)::timestamptz AS settled_at FROM /*schema*/holds WHERE settled_at IS NOT NULL GROUP BY consumer, lane;
+-- But not those whose wake-up is still in the queue: whoever takes it up will see the holds.
+SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
+ WHERE h.settled_at IS NOT NULL
+   AND NOT EXISTS (SELECT FROM /*schema*/river_job j
+                    WHERE j.state = 'available' AND j.queue = 'outbox_' || h.consumer AND j.kind = 'outbox_drain'
+                      AND (j.args ->> 'lane')::integer = h.lane)
+ GROUP BY h.consumer, h.lane;

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// config is the environment of serve and dev. The README has the same table.
+type config struct {
+	DatabaseURL string `env:"DATABASE_URL"`
+	Addr        string `env:"OUTBOX_ADDR"       envDefault:":8080"`
+	AdminAddr   string `env:"OUTBOX_ADMIN_ADDR" envDefault:"127.0.0.1:8081"`
+	// AdminTokens is name:token,…; none: there are no admin routes.
+	AdminTokens   string        `env:"OUTBOX_ADMIN_TOKENS"`
+	MaxAttempts   int           `env:"OUTBOX_MAX_ATTEMPTS"   envDefault:"25"`
+	RetryBase     time.Duration `env:"OUTBOX_RETRY_BASE"     envDefault:"1s"`
+	RetryMax      time.Duration `env:"OUTBOX_RETRY_MAX"      envDefault:"1h"`
+	LogDeliveries string        `env:"OUTBOX_LOG_DELIVERIES" envDefault:"failures"`
+
+	SMTPURL             string `env:"SMTP_URL"`
+	Payments            string `env:"OUTBOX_PAYMENTS"`
+	StripeSecretKey     string `env:"STRIPE_SECRET_KEY"`
+	StripeWebhookSecret string `env:"STRIPE_WEBHOOK_SECRET"`
+}
+
+// loadConfig reads the environment and refuses what cannot work, naming the variable.
+func loadConfig() (config, error) {
+	var c config
+	if err := env.Parse(&c); err != nil {
+		return c, fmt.Errorf("configuration: %w", err)
+	}
+	var wrong []error
+	if c.MaxAttempts < 1 || c.MaxAttempts > 1000 {
+		wrong = append(wrong, errors.New("OUTBOX_MAX_ATTEMPTS must be 1 to 1000"))
+	}
+	if c.RetryBase <= 0 {
+		wrong = append(wrong, errors.New("OUTBOX_RETRY_BASE must be a duration above 0, like 1s"))
+	}
+	if c.RetryMax < c.RetryBase {
+		wrong = append(wrong, errors.New("OUTBOX_RETRY_MAX must not be below OUTBOX_RETRY_BASE"))
+	}
+	if c.LogDeliveries != "failures" && c.LogDeliveries != "all" {
+		wrong = append(wrong, errors.New("OUTBOX_LOG_DELIVERIES must be failures or all"))
+	}
+	if _, err := c.adminTokens(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return c, fmt.Errorf("configuration: %w", err)
+	}
+	return c, nil
+}
+
+// requireServe refuses a serve without what it must not do without: an empty variable must not sell for nothing.
+func (c config) requireServe(worker bool) error {
+	var missing []error
+	if c.DatabaseURL == "" {
+		missing = append(missing, errors.New("DATABASE_URL is required: postgres://user:password@host:5432/database"))
+	}
+	if worker && c.SMTPURL == "" {
+		missing = append(missing, errors.New("SMTP_URL is required: smtp://user:password@host:587?from=shop@example.com"))
+	}
+	switch {
+	case c.Payments == "stripe" && c.StripeSecretKey == "":
+		missing = append(missing, errors.New("STRIPE_SECRET_KEY is required with OUTBOX_PAYMENTS=stripe"))
+	case c.Payments != "stripe" && c.Payments != "sandbox":
+		missing = append(missing, errors.New("OUTBOX_PAYMENTS is required: stripe, or sandbox, where nobody pays"))
+	}
+	if err := errors.Join(missing...); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	return nil
+}
+
+// adminTokens are the operators' tokens, by token; the value is the actor's name.
+func (c config) adminTokens() (map[string]string, error) {
+	tokens := map[string]string{}
+	for entry := range strings.SplitSeq(c.AdminTokens, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		name, token, ok := strings.Cut(entry, ":")
+		if !ok || name == "" || len(token) < 8 {
+			return nil, errors.New("OUTBOX_ADMIN_TOKENS must be name:token,… with tokens of 8 characters or more")
+		}
+		if tokens[token] != "" {
+			return nil, errors.New("OUTBOX_ADMIN_TOKENS gives two names the same token")
+		}
+		tokens[token] = name
+	}
+	return tokens, nil
+}
+
+// databaseURL is for the commands that need nothing else.
+func databaseURL() (string, error) {
+	if url := os.Getenv("DATABASE_URL"); url != "" {
+		return url, nil
+	}
+	return "", errors.New("DATABASE_URL is required: postgres://user:password@host:5432/database")
+}

@@ -1,0 +1,127 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Clients that never give up, a service that is killed five times, and every acknowledged request with its effects
+// exactly once.
+func TestDevKilledFiveTimesUnderLoad(t *testing.T) {
+	t.Parallel()
+	const clients, customers, kills = 16, 300, 5
+	dir := dataDir(t)
+	env := []string{"OUTBOX_ADDR=" + freeAddr(t), "OUTBOX_ADMIN_ADDR=" + freeAddr(t), "OUTBOX_RETRY_BASE=100ms", "OUTBOX_RETRY_MAX=2s"}
+	p := startDev(t, dir, env...)
+
+	var checkedOut atomic.Int64
+	orders := make([]string, customers)
+	var work sync.WaitGroup
+	for client := range clients {
+		work.Go(func() {
+			for n := client; n < customers; n += clients {
+				order, err := buy(t.Context(), p.api, n)
+				if err != nil {
+					t.Errorf("customer %d: %v", n, err)
+					return
+				}
+				orders[n] = order
+				checkedOut.Add(1)
+			}
+		})
+	}
+	for kill := range kills {
+		threshold := int64((kill + 1) * customers / (kills + 1))
+		p.until("the load goes on", func() bool { return t.Failed() || checkedOut.Load() >= threshold })
+		p.kill()
+		p = startDev(t, dir, env...)
+	}
+	work.Wait()
+	require.False(t, t.Failed())
+
+	pool := p.pool()
+	holds := func(query string) func() bool {
+		return func() bool {
+			var ok bool
+			require.NoError(t, pool.QueryRow(t.Context(), query).Scan(&ok), query)
+			return ok
+		}
+	}
+	p.until("every order is paid", holds(`select count(*) = 300 and bool_and(status = 'paid') from orders`))
+	p.until("every trial began", holds(`select count(*) = 300 from subscriptions`))
+	p.until("the stock is taken", holds(`select stock = 100000 - 300 and reserved = 0 from products where sku = 'espresso-beans'`))
+	p.until("the mails are out", holds(`select count(*) = 600 from emails`))
+	p.until("nothing is held", holds(`select not exists (select from holds) and not exists (select from waiting)`))
+	require.True(t, holds(`select count(*) = 300 and count(distinct intent_id) = 300 from sandbox.charges`)(), "one charge an order")
+	require.True(t, holds(`select not exists (select from discarded_jobs)`)(), "nothing is dead")
+	require.True(t, holds(`select count(*) = 300 from users`)())
+	require.True(t, holds(`select count(*) = 300 and bool_and(versions = '{1,2,3}')
+		from (select array_agg(version order by version) as versions from cart_history group by cart_id) h`)(), "each cart's history is whole")
+	require.Len(t, p.mails("welcome"), customers)
+	require.Len(t, p.mails("receipt"), customers)
+	for n, order := range orders {
+		require.NotEmpty(t, order, "customer %d", n)
+	}
+	p.check()
+}
+
+// buy signs a customer up and checks out, with the same Idempotency-Key again until there is an answer.
+func buy(ctx context.Context, api string, n int) (order string, err error) {
+	email, password := fmt.Sprintf("customer%d@example.com", n), "correct horse battery"
+	if _, err := insist(ctx, "POST", api+"/v1/signup", map[string]any{"email": email, "password": password, "name": "C"}, "", fmt.Sprint("signup-", n)); err != nil {
+		return "", err
+	}
+	session, err := insist(ctx, "POST", api+"/v1/sessions", map[string]any{"email": email, "password": password}, "", "")
+	if err != nil {
+		return "", err
+	}
+	bearer := "Bearer " + session.text("token")
+	cart, err := insist(ctx, "POST", api+"/v1/carts", nil, bearer, "cart")
+	if err != nil {
+		return "", err
+	}
+	path := api + "/v1/carts/" + cart.text("cart_id")
+	if _, err := insist(ctx, "POST", path+"/items", map[string]any{"sku": "espresso-beans", "quantity": 1}, bearer, "item"); err != nil {
+		return "", err
+	}
+	checkout, err := insist(ctx, "POST", path+"/checkout", map[string]any{"payment_method": "pm_card_visa"}, bearer, "checkout")
+	return checkout.text("order_id"), err
+}
+
+// insist repeats a request while it gets no answer, or one that says to come back.
+func insist(ctx context.Context, method, url string, body any, bearer, key string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		a, err := call(ctx, method, url, body, "Authorization", bearer, "Idempotency-Key", key)
+		if err == nil && a.status < 300 {
+			return a, nil
+		}
+		if err == nil && a.status < 500 && a.header.Get("Retry-After") == "" {
+			return a, fmt.Errorf("%s %s: %d %s", method, url, a.status, a.raw)
+		}
+		timer := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return a, fmt.Errorf("%s %s: no answer: %w (last: %w, %d)", method, url, ctx.Err(), err, a.status)
+		case <-timer.C:
+		}
+	}
+}
+
+// freeAddr is an address that was free a moment ago, for a service that must come back at the same place.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}

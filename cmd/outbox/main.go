@@ -1,0 +1,57 @@
+// Command outbox is the pgoutbox service in one binary: the shop's API, the workers behind it, and the tools to run them.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// commands are the command line. Each field's Run method is the command; what they share is bound in run.
+type commands struct {
+	Dev         devCommand         `cmd:"" help:"Everything, on a private PostgreSQL that is started here. The way to try it."`
+	Serve       serveCommand       `cmd:"" help:"API and workers on DATABASE_URL."`
+	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show where it is."`
+	Check       checkCommand       `cmd:"" help:"Prove that every event is in exactly one place for each consumer; exit 1 and the list where not."`
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask the running service whether it is ready, for container probes."`
+
+	Version kong.VersionFlag `help:"Print the version and exit."`
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal stops in order; a second one, by its default action, at once.
+	context.AfterFunc(ctx, stop)
+
+	var cli commands
+	parser, err := kong.New(&cli,
+		kong.Name("outbox"),
+		kong.Description("A transactional outbox service on Postgres alone. All configuration is by environment: see the README."),
+		kong.Vars{"version": version()},
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "outbox:", err)
+		return 2
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		parser.Errorf("%s", err)
+		return 2
+	}
+	if err := command.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "outbox:", err)
+		return 1
+	}
+	return 0
+}

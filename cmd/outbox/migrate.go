@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/pgoutbox/pgoutbox/migrations"
+)
+
+// migrateCommand is outbox migrate. Several may run at once: one works, the others wait for it.
+type migrateCommand struct {
+	Up     migrateUp     `cmd:"" help:"Bring River's, the outbox's and the shop's schema to the newest version."`
+	Down   migrateDown   `cmd:"" help:"Take one step back, the shop's and the outbox's. This loses what the step held."`
+	Status migrateStatus `cmd:"" help:"Show what is applied and what is pending."`
+}
+
+type (
+	migrateUp     struct{}
+	migrateDown   struct{}
+	migrateStatus struct{}
+)
+
+func (migrateUp) Run(ctx context.Context) error {
+	url, err := databaseURL()
+	if err != nil {
+		return err
+	}
+	if err := migrations.Up(ctx, url, migrations.Options{Shop: true, Logger: newLogger()}); err != nil {
+		return err
+	}
+	return migrateStatus{}.Run(ctx)
+}
+
+func (migrateDown) Run(ctx context.Context) error {
+	url, err := databaseURL()
+	if err != nil {
+		return err
+	}
+	if err := migrations.Down(ctx, url, migrations.Options{Shop: true, Logger: newLogger()}); err != nil {
+		return err
+	}
+	return migrateStatus{}.Run(ctx)
+}
+
+func (migrateStatus) Run(ctx context.Context) error {
+	url, err := databaseURL()
+	if err != nil {
+		return err
+	}
+	rows, err := migrations.Status(ctx, url, migrations.Options{Shop: true})
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SET\tVERSION\tNAME\tAPPLIED")
+	for _, r := range rows {
+		applied := "pending"
+		if !r.Pending() {
+			applied = r.AppliedAt.UTC().Format("2006-01-02 15:04:05Z")
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", r.Set, r.Version, r.Name, applied)
+	}
+	return table.Flush()
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/handlers"
+	"github.com/pgoutbox/pgoutbox/internal/mail"
+	"github.com/pgoutbox/pgoutbox/internal/payments"
+	"github.com/pgoutbox/pgoutbox/migrations"
+	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/workers"
+	"github.com/pgoutbox/pgoutbox/workers/consumers"
+)
+
+// Roles of a process.
+const (
+	roleAll    = "all"
+	roleAPI    = "api"
+	roleWorker = "worker"
+)
+
+const (
+	// drainHTTP is how long requests that are under way may take when the service stops; a Prefer: wait is cut short by it.
+	drainHTTP = 15 * time.Second
+	// softStop is how long jobs that are under way may take; stopWorkers is softStop and the time to cancel the rest.
+	softStop    = 10 * time.Second
+	stopWorkers = 20 * time.Second
+	// purgeEvery is how often answers kept for Idempotency-Keys, and sessions, are cleared of the expired ones.
+	purgeEvery = 10 * time.Minute
+)
+
+// service is one process: the listeners and the workers of its role over one pool.
+type service struct {
+	cfg  config
+	role string
+	log  *slog.Logger
+	dev  *handlers.DevTools // nil outside of dev
+
+	pool     *pgxpool.Pool
+	workers  *workers.Workers
+	api      *listener
+	admin    *listener
+	stopping atomic.Bool
+	failed   chan error // a listener that died
+
+	background context.CancelFunc
+	ended      chan struct{}
+}
+
+// start brings everything up. When it fails, what was started is stopped again.
+func (s *service) start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	s.failed = make(chan error, 2)
+	if current, err := migrations.Current(ctx, s.pool, migrations.Options{Shop: true}); err != nil {
+		return fmt.Errorf("read the schema's version: %w", err)
+	} else if !current {
+		return errors.New("the database's schema is not up to date: run outbox migrate up")
+	}
+
+	provider, err := s.provider()
+	if err != nil {
+		return err
+	}
+	if s.role != roleAPI {
+		if err := s.startWorkers(ctx, provider); err != nil {
+			return err
+		}
+	}
+	jobs, err := workers.NewJobs(s.pool, "")
+	if err != nil {
+		return err
+	}
+	tokens, err := s.cfg.adminTokens()
+	if err != nil {
+		return err
+	}
+	common := handlers.Config{
+		Pool: s.pool, Logger: s.log, Ready: s.ready, Dev: s.dev, StripeWebhookSecret: s.cfg.StripeWebhookSecret,
+	}
+	if s.role != roleWorker {
+		api := handlers.NewAPI(common)
+		if s.api, err = listen(s.cfg.Addr, api, s.failed); err != nil {
+			return fmt.Errorf("OUTBOX_ADDR: %w", err)
+		}
+	}
+	admin := handlers.NewAdmin(handlers.AdminConfig{
+		Config: common, Operator: outbox.NewOperator(s.pool, jobs, "", s.log), Tokens: tokens,
+	})
+	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
+		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)
+	}
+	if len(tokens) == 0 {
+		s.log.Warn("OUTBOX_ADMIN_TOKENS is empty: there are no admin routes")
+	}
+	s.startPurge()
+	return nil
+}
+
+func (s *service) provider() (payments.Provider, error) {
+	if s.cfg.Payments == "stripe" {
+		return payments.NewStripe(payments.StripeConfig{SecretKey: s.cfg.StripeSecretKey, Timeout: 5 * time.Second})
+	}
+	return payments.NewSandbox(s.pool), nil
+}
+
+func (s *service) startWorkers(ctx context.Context, provider payments.Provider) error {
+	sender, err := mail.NewSender(s.cfg.SMTPURL)
+	if err != nil {
+		return fmt.Errorf("SMTP_URL: %w", err)
+	}
+	reg := outbox.NewRegistry()
+	consumers.Register(reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: provider, Logger: s.log})
+	s.workers, err = workers.New(s.pool, reg, workers.Config{
+		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, SoftStop: softStop,
+		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),
+	})
+	if err != nil {
+		return err
+	}
+	return s.workers.Start(ctx)
+}
+
+// startPurge clears expired answers now and then, until the service stops.
+func (s *service) startPurge() {
+	if s.role == roleWorker {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.background, s.ended = cancel, make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		ticker := time.NewTicker(purgeEvery)
+		defer ticker.Stop()
+		for {
+			for _, purge := range []func(context.Context, *pgxpool.Pool) (int64, error){handlers.PurgeIdempotencyKeys, handlers.PurgeSessions} {
+				if _, err := purge(ctx, s.pool); err != nil && ctx.Err() == nil {
+					s.log.Error("purge", "error", err)
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+}
+
+// ready is what /readyz asks.
+func (s *service) ready(ctx context.Context) error {
+	if s.stopping.Load() {
+		return errors.New("the service is stopping")
+	}
+	current, err := migrations.Current(ctx, s.pool, migrations.Options{Shop: true})
+	switch {
+	case err != nil:
+		return fmt.Errorf("database: %w", err)
+	case !current:
+		return errors.New("migrations: the schema is not up to date")
+	case s.workers != nil:
+		return s.workers.Ready()
+	}
+	return nil
+}
+
+// stop ends everything in order: not ready, no new requests, the jobs, the pool. Each step has a bound.
+func (s *service) stop() {
+	s.stopping.Store(true)
+	if s.api != nil {
+		s.api.close(s.log)
+	}
+	if s.background != nil {
+		s.background()
+		<-s.ended
+	}
+	if s.workers != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopWorkers)
+		defer cancel()
+		if err := s.workers.Stop(ctx); err != nil {
+			s.log.Error("stop the workers", "error", err)
+		}
+	}
+	// The admin listener goes last: until here it says that the service is not ready.
+	if s.admin != nil {
+		s.admin.close(s.log)
+	}
+	s.pool.Close()
+}
+
+// run serves until ctx ends or a part fails.
+func (s *service) run(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	case err = <-s.failed:
+	}
+	s.stop()
+	return err
+}
+
+// listener is an HTTP server on its socket.
+type listener struct {
+	server *http.Server
+	addr   net.Addr
+}
+
+func listen(addr string, handler http.Handler, failed chan<- error) (*listener, error) {
+	socket, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{server: handlers.NewServer(handler), addr: socket.Addr()}
+	go func() {
+		if err := l.server.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("serve %s: %w", addr, err)
+		}
+	}()
+	return l, nil
+}
+
+func (l *listener) close(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainHTTP)
+	defer cancel()
+	if err := l.server.Shutdown(ctx); err != nil {
+		log.Warn("requests cut off", "error", err)
+		_ = l.server.Close()
+	}
+}

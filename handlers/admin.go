@@ -1,0 +1,252 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+// AdminConfig is what the operators' listener needs.
+type AdminConfig struct {
+	Config
+	Operator *outbox.Operator
+	// Tokens are the operators' bearer tokens; the value is the actor's name. None: there are no admin routes.
+	Tokens map[string]string
+}
+
+// NewAdmin returns the operators' listener: probes and, where there are tokens, /admin.
+func NewAdmin(cfg AdminConfig) *echo.Echo {
+	e := newEcho(cfg.Config)
+	a := &admin{operator: cfg.Operator}
+	for token, name := range cfg.Tokens {
+		a.tokens = append(a.tokens, hashedToken{sha256.Sum256([]byte(token)), name})
+	}
+	if len(a.tokens) == 0 {
+		return e
+	}
+	g := e.Group("/admin", a.authenticate)
+	g.GET("/dlq", a.letters)
+	g.GET("/dlq/:id", a.letter)
+	g.POST("/dlq/:id/replay", a.replay)
+	g.POST("/dlq/:id/dismiss", a.dismiss)
+	g.GET("/events/:id", a.event)
+	g.GET("/trace/:correlation_id", a.trace)
+	g.GET("/consumers", a.consumers)
+	g.POST("/consumers/:name/pause", a.pause)
+	g.POST("/consumers/:name/resume", a.resume)
+	return e
+}
+
+type admin struct {
+	operator *outbox.Operator
+	tokens   []hashedToken
+}
+
+type hashedToken struct {
+	hash [sha256.Size]byte
+	name string
+}
+
+const actorKey = "actor"
+
+// authenticate takes one of the operators' tokens. All of them are compared, in constant time: the answer's time says
+// nothing of how much of a guess was right.
+func (a *admin) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		scheme, token, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
+		given, actor := sha256.Sum256([]byte(strings.TrimSpace(token))), ""
+		for _, t := range a.tokens {
+			if subtle.ConstantTimeCompare(given[:], t.hash[:]) == 1 {
+				actor = t.name
+			}
+		}
+		if actor == "" || !strings.EqualFold(scheme, "Bearer") {
+			return unauthenticated("an operator's token is required")
+		}
+		c.Set(actorKey, actor)
+		return next(c)
+	}
+}
+
+func (a *admin) actor(c echo.Context) string {
+	name, _ := c.Get(actorKey).(string)
+	return name
+}
+
+func (a *admin) letters(c echo.Context) error {
+	q := newQuery(c, "consumer", "type", "key", "correlation_id", "state", "since", "until", "error", "limit", "cursor")
+	f := outbox.LetterFilter{
+		Consumer: q.text("consumer"), Type: q.text("type"), Key: q.text("key"), CorrelationID: q.text("correlation_id"),
+		State: q.oneOf("state", "dead", "replaying", "replayed", "dismissed"), Error: q.text("error"),
+		Since: q.time("since"), Until: q.time("until"),
+	}
+	limit, before := q.number("limit", 50, 1, 100), q.number("cursor", 0, 1, 1<<62)
+	if err := q.problem(); err != nil {
+		return err
+	}
+	items, err := a.operator.Letters(c.Request().Context(), f, before, int(limit)+1)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, page(items, int(limit),
+		func(l outbox.LetterSummary) outbox.LetterSummary { return l },
+		func(l outbox.LetterSummary) string { return strconv.FormatInt(l.ID, 10) }))
+}
+
+func (a *admin) letter(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	l, err := a.operator.Letter(c.Request().Context(), id)
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, l)
+}
+
+type replayBody struct {
+	Data   json.RawMessage `json:"data"`
+	Reason string          `json:"reason"`
+}
+
+// replay takes no body, or data to send in place of the event's own, and a reason, which data requires.
+func (a *admin) replay(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	var body replayBody
+	if err := decodeOptional(c, &body); err != nil {
+		return err
+	}
+	if string(body.Data) == "null" {
+		body.Data = nil
+	}
+	if reasonTooLong(body.Reason) {
+		return invalid("/reason", "must be at most 1000 characters without NUL")
+	}
+	if body.Data != nil && strings.TrimSpace(body.Reason) == "" {
+		return invalid("/reason", "is required with data: it is kept with the edit")
+	}
+	job, err := a.operator.Replay(c.Request().Context(), id, body.Data, outbox.Action{Actor: a.actor(c), Reason: body.Reason})
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusAccepted, map[string]any{"id": id, "state": "replaying", "job_id": job})
+}
+
+func (a *admin) dismiss(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if strings.TrimSpace(body.Reason) == "" || reasonTooLong(body.Reason) {
+		return invalid("/reason", "is required: 1 to 1000 characters without NUL")
+	}
+	if err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason}); err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, map[string]any{"id": id, "state": "dismissed"})
+}
+
+func (a *admin) event(c echo.Context) error {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		return notFound("event")
+	}
+	e, err := a.operator.Event(c.Request().Context(), id)
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, e)
+}
+
+func (a *admin) trace(c echo.Context) error {
+	id := c.Param("correlation_id")
+	if !outbox.ValidCorrelationID(id) {
+		return notFound("correlation id")
+	}
+	events, err := a.operator.Trace(c.Request().Context(), id)
+	if err != nil {
+		return err
+	}
+	if len(events) == 0 {
+		return notFound("correlation id")
+	}
+	return c.JSON(http.StatusOK, map[string]any{"correlation_id": id, "events": events})
+}
+
+func (a *admin) consumers(c echo.Context) error {
+	all, err := a.operator.Consumers(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, list[outbox.ConsumerStatus]{Items: all})
+}
+
+func (a *admin) pause(c echo.Context) error  { return a.setPaused(c, true) }
+func (a *admin) resume(c echo.Context) error { return a.setPaused(c, false) }
+
+func (a *admin) setPaused(c echo.Context, paused bool) error {
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := decodeOptional(c, &body); err != nil {
+		return err
+	}
+	if reasonTooLong(body.Reason) {
+		return invalid("/reason", "must be at most 1000 characters without NUL")
+	}
+	set := a.operator.Resume
+	if paused {
+		set = a.operator.Pause
+	}
+	if err := set(c.Request().Context(), c.Param("name"), outbox.Action{Actor: a.actor(c), Reason: body.Reason}); err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, map[string]any{"name": c.Param("name"), "paused": paused})
+}
+
+func reasonTooLong(reason string) bool {
+	return len([]rune(reason)) > 1000 || strings.ContainsRune(reason, 0)
+}
+
+// letterID is the id in the path; what cannot be one is not found.
+func letterID(c echo.Context) (int64, error) {
+	id, err := strconv.ParseInt(c.Param("id"), 10, 64)
+	if err != nil || id < 1 {
+		return 0, notFound("dead letter")
+	}
+	return id, nil
+}
+
+// adminProblem gives the library's errors their HTTP form.
+func adminProblem(err error) error {
+	var conflict *outbox.ConflictError
+	var refused *outbox.InvalidEventError
+	switch {
+	case errors.Is(err, outbox.ErrNotFound):
+		return notFound("object")
+	case errors.As(err, &conflict):
+		return conflictProblem("conflict", conflict.Reason)
+	case errors.As(err, &refused):
+		return invalid("/"+refused.Field, refused.Reason)
+	}
+	return err
+}

@@ -1,0 +1,88 @@
+package handlers
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/internal/shopdb"
+)
+
+// Config is what both listeners need.
+type Config struct {
+	// Pool is the database of the shop and of the outbox. Required.
+	Pool *pgxpool.Pool
+	// Logger gets one line per request. Nil: slog.Default().
+	Logger *slog.Logger
+	// Ready says what keeps the process from its work, for /readyz; its context ends after two seconds. Nil: nothing.
+	Ready func(ctx context.Context) error
+	// Dev has the switches of outbox dev. Nil: there are no /dev routes.
+	Dev *DevTools
+	// StripeWebhookSecret verifies what comes to /v1/webhooks/stripe. Empty: there is no such route.
+	StripeWebhookSecret string
+	// IPExtractor says which address a request came from. Nil: the one that the connection comes from, whatever the
+	// request's headers claim; behind a proxy use echo.ExtractIPFromXFFHeader with the proxies that are trusted.
+	IPExtractor echo.IPExtractor
+	// PasswordHashes is how many passwords are hashed at the same time. 0: three quarters of the processors, so that
+	// a flood of signups leaves some to everything else.
+	PasswordHashes int
+}
+
+// api holds what the API's handlers share.
+type api struct {
+	pool      *pgxpool.Pool
+	queries   *shopdb.Queries
+	passwords *passwords
+	secret    string // of Stripe's webhooks
+}
+
+// NewAPI returns the customers' listener: probes, /v1 and, where Config.Dev is set, /dev.
+func NewAPI(cfg Config) *echo.Echo {
+	e := newEcho(cfg)
+	a := &api{
+		pool: cfg.Pool, queries: shopdb.New(), passwords: newPasswords(cfg.PasswordHashes), secret: cfg.StripeWebhookSecret,
+	}
+
+	e.POST("/v1/signup", a.signUp)
+	e.POST("/v1/sessions", a.logIn)
+	e.DELETE("/v1/sessions/current", a.asUser(a.logOut))
+	e.GET("/v1/account", a.asUser(a.account))
+	e.GET("/v1/products", a.products)
+	e.POST("/v1/carts", a.asUser(a.createCart))
+	e.GET("/v1/carts/:cart_id", a.asUser(a.cart))
+	e.POST("/v1/carts/:cart_id/items", a.asUser(a.addItem))
+	e.DELETE("/v1/carts/:cart_id/items/:sku", a.asUser(a.removeItem))
+	e.POST("/v1/carts/:cart_id/checkout", a.asUser(a.checkOut))
+	e.GET("/v1/orders", a.asUser(a.orders))
+	e.GET("/v1/orders/:order_id", a.asUser(a.order))
+	if a.secret != "" {
+		e.POST("/v1/webhooks/stripe", a.stripeWebhook)
+	}
+	if cfg.Dev != nil {
+		cfg.Dev.routes(e)
+	}
+	return e
+}
+
+// newEcho is what both listeners have: the way of every request, and the probes.
+func newEcho(cfg Config) *echo.Echo {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.IPExtractor == nil {
+		cfg.IPExtractor = echo.ExtractIPDirect()
+	}
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.StdLogger = slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn)
+	e.IPExtractor = cfg.IPExtractor
+	e.HTTPErrorHandler = writeError
+	e.Use(observe(cfg.Logger))
+
+	h := health{ready: cfg.Ready}
+	e.GET("/healthz", h.alive)
+	e.GET("/readyz", h.readiness)
+	return e
+}

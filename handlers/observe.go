@@ -1,0 +1,129 @@
+package handlers
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+const (
+	headerCorrelationID = "X-Correlation-ID"
+	// statusClientGone stands in the log for a request whose client did not wait for the answer.
+	statusClientGone = 499
+)
+
+// observe is the way of every request: it gives it a correlation id, turns an error or a panic into an answer, and
+// writes one log line, with the route's pattern and no datum of the request.
+func observe(logger *slog.Logger) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			began := time.Now()
+			correlate(c)
+			header := c.Response().Header()
+			header.Set("Cache-Control", "no-store")
+			header.Set("X-Content-Type-Options", "nosniff")
+			if err := guard(next, c); err != nil {
+				c.Error(err)
+			}
+			logRequest(logger, c, time.Since(began))
+			return nil
+		}
+	}
+}
+
+// correlate takes the caller's correlation id where it is well formed, and draws one otherwise.
+func correlate(c echo.Context) {
+	id := c.Request().Header.Get(headerCorrelationID)
+	if !outbox.ValidCorrelationID(id) {
+		id = newID().String()
+	}
+	c.SetRequest(c.Request().WithContext(outbox.WithCorrelationID(c.Request().Context(), id)))
+	c.Response().Header().Set(headerCorrelationID, id)
+}
+
+// newID is a UUIDv7. It cannot fail: the system's random numbers do not.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
+// panicError is a panic on its way to the log.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// guard runs the handler and makes a panic an error. http.ErrAbortHandler goes on: it is how a handler hangs up.
+func guard(next echo.HandlerFunc, c echo.Context) (err error) {
+	defer func() {
+		switch r := recover(); r {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(r)
+		default:
+			err = &panicError{r, debug.Stack()}
+		}
+	}()
+	return next(c)
+}
+
+func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
+	status, level := c.Response().Status, slog.LevelInfo
+	failure, _ := c.Get(failureKey).(*problem)
+	probe := c.Path() == "/healthz" || c.Path() == "/readyz"
+	switch {
+	case clientGone(c) && !c.Response().Committed:
+		status = statusClientGone
+	case status >= 500 && probe:
+		level = slog.LevelWarn
+	case status >= 500 || failure != nil && failure.status >= 500:
+		level = slog.LevelError
+	case probe:
+		level = slog.LevelDebug
+	}
+	ctx := c.Request().Context()
+	if !logger.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", method(c.Request().Method)),
+		slog.String("route", route(c)),
+		slog.Int("status", status),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+		slog.Int64("bytes", c.Response().Size),
+		slog.String("correlation_id", outbox.CorrelationID(ctx)),
+	}
+	if failure != nil {
+		attrs = append(attrs, slog.String("problem", failure.slug))
+		if failure.cause != nil {
+			attrs = append(attrs, slog.String("error", logText(failure.cause)))
+		}
+		if p, ok := failure.cause.(*panicError); ok {
+			attrs = append(attrs, slog.String("stack", string(p.stack)))
+		}
+	}
+	logger.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// route is the pattern, which has no ids, of a route that exists.
+func route(c echo.Context) string {
+	if c.Path() == "" {
+		return "unmatched"
+	}
+	return c.Path()
+}
+
+// method keeps whatever a client calls a method out of the log.
+func method(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return m
+	}
+	return "other"
+}

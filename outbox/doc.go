@@ -1,0 +1,52 @@
+// Package outbox is a transactional outbox on PostgreSQL: events that are written in the transaction of the state they
+// tell of, and that reach every consumer exactly once in effect and in order per key.
+//
+// # Producing
+//
+// [Append] writes an event as part of a transaction; [InTx] also wakes the relay after the commit:
+//
+//	err := outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
+//		if _, err := tx.Exec(ctx, `insert into users …`); err != nil {
+//			return err
+//		}
+//		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: userID, Data: SignedUp{…}})
+//		return err
+//	})
+//
+// Any other language calls the SQL function outbox_append(type, key, data, …) in its transaction.
+//
+// # Consuming
+//
+// A [Registry] holds the consumers. [Handle] registers work in the database, which commits together with the note that
+// the event is processed; [HandleExternal] registers calls to the outside, which get the event's id as idempotency key.
+// Package workers runs them on River.
+//
+// # The way of an event
+//
+//	producer   one transaction: state + outbox          the key's advisory lock, then the row
+//	relay      outbox → events                          one at a time; positions without gaps, in commit order
+//	drain      events after the cursor of a lane        one transaction: handlers' work, processed_events, holds, cursor
+//	deliver    one held event                           attempts with backoff, fenced by the hold's token
+//	letter     discarded_jobs                           attempts used up: an [Operator] replays or dismisses
+//
+// A lane is one of 64 shares of the keys. A hold says that nothing of its key goes to its consumer until its event is
+// settled; what comes later of that key waits, in order.
+//
+//	                 ┌────────────► processed
+//	ahead of cursor ─┤                  ▲ ▲
+//	                 ├─► in flight ─────┘ │ replay succeeds
+//	                 │   (hold)  ▲ │      │
+//	                 │           │ └─► dead ──► dismissed
+//	                 └─► waiting ┘
+//
+// # Invariants
+//
+//   - An event is, for each consumer that subscribes to it, in exactly one of the places above. [Operator.Check] proves it.
+//   - Only a drain, under its lane's lock, inserts or deletes holds and waiting rows. Everybody else marks a hold as settled
+//     or dead; a settled hold makes its lane ready.
+//   - Locks are taken in this order: river_job, the key, holds, discarded_jobs; and each in a statement before any read.
+//   - The hold's token is redrawn at each attempt, death, replay and dismissal: whoever finds another than his own does nothing.
+//   - Wake-ups go by state. One that is lost is given again, one too many ends at once.
+//
+// All functions are safe for concurrent use unless they say otherwise.
+package outbox

@@ -1,0 +1,4 @@
+-- name: SubscriptionStart :exec
+-- No ON CONFLICT: that a trial starts once is the engine's job, and a double must show.
+INSERT INTO subscriptions (user_id, plan, trial_ends_at)
+VALUES (@user_id, @plan, clock_timestamp() + make_interval(days => @trial_days::integer));

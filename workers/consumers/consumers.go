@@ -1,0 +1,51 @@
+// Package consumers holds the reactions that ship with the shop, one file each.
+package consumers
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/internal/mail"
+	"github.com/pgoutbox/pgoutbox/internal/payments"
+	"github.com/pgoutbox/pgoutbox/internal/shopdb"
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+// Names of the consumers.
+const (
+	Billing      = "billing"
+	WelcomeEmail = "welcome-email"
+	CartHistory  = "cart-history"
+	Payments     = "payments"
+	Inventory    = "inventory"
+	ReceiptEmail = "receipt-email"
+)
+
+// Mailer sends mail: *mail.Sender is one.
+type Mailer interface {
+	Send(ctx context.Context, m mail.Message) error
+	MessageID(eventID uuid.UUID, kind string) string
+}
+
+// Deps is what the consumers work with.
+type Deps struct {
+	Pool     *pgxpool.Pool
+	Mail     Mailer
+	Payments payments.Provider
+	Logger   *slog.Logger
+}
+
+var queries = shopdb.New()
+
+// Register adds the six consumers to the registry.
+func Register(reg *outbox.Registry, deps Deps) {
+	registerBilling(reg)
+	registerWelcomeEmail(reg, deps)
+	registerCartHistory(reg)
+	registerPayments(reg, deps)
+	registerInventory(reg)
+	registerReceiptEmail(reg, deps)
+}
