@@ -109,6 +109,46 @@ func startDev(t *testing.T, dir string, env ...string) *process {
 	return p
 }
 
+// served is a running serve.
+type served struct{ *process }
+
+// startServe runs serve in a role and waits until its log says where it listens.
+func startServe(t *testing.T, role string, env []string) served {
+	t.Helper()
+	path, err := binary()
+	require.NoError(t, err)
+	p := &process{t: t, cmd: exec.Command(path, "serve", "--role", role), ended: make(chan error, 1)}
+	p.cmd.Env = append(append(os.Environ(), "OUTBOX_ADDR=127.0.0.1:0", "OUTBOX_ADMIN_ADDR=127.0.0.1:0"), env...)
+	p.log, err = os.OpenFile(filepath.Join(t.TempDir(), "log"), os.O_CREATE|os.O_RDWR, 0o600)
+	require.NoError(t, err)
+	p.cmd.Stderr = p.log
+	require.NoError(t, p.cmd.Start())
+	go func() {
+		p.ended <- p.cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(p.stop)
+	p.until("it serves", func() bool {
+		for line := range strings.Lines(p.tail()) {
+			var said struct{ Msg, API, Admin string }
+			if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "serving" {
+				p.api, p.admin = "http://"+said.API, "http://"+said.Admin
+				return true
+			}
+		}
+		return false
+	})
+	return served{p}
+}
+
+// get is the status of a GET.
+func (s served) get(url string) int {
+	s.t.Helper()
+	a, err := call(s.t.Context(), "GET", url, nil)
+	require.NoError(s.t, err)
+	return a.status
+}
+
 func (p *process) tail() string {
 	all, _ := os.ReadFile(p.log.Name())
 	return string(all[max(0, len(all)-6000):])
