@@ -1,8 +1,10 @@
 package handlers_test
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -126,4 +128,62 @@ func TestCheckoutsThatCrossDoNotDeadlock(t *testing.T) {
 		require.Equal(t, 202, a.status, a.raw)
 	}
 	require.Equal(t, 24, value[int](s, `select sum(reserved) from products`))
+}
+
+func TestCheckoutOfOneCartAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	c := s.customer()
+	id := c.cart("filter-beans", 1)
+	before, sold := s.events(), 0
+	for _, a := range together(t, 10, func(i int) (answer, error) {
+		// Half of them put more into the cart, which must not come behind the checkout.
+		if i%2 == 1 {
+			return s.try(t.Context(), "POST", "/v1/carts/"+id+"/items", map[string]any{"sku": "filter-beans", "quantity": 300}, "Authorization", "Bearer "+c.token)
+		}
+		return s.try(t.Context(), "POST", "/v1/carts/"+id+"/checkout", visa(), "Authorization", "Bearer "+c.token)
+	}) {
+		switch a.status {
+		case 202:
+			sold++
+		case 200:
+		case 422:
+			s.problem(a, 422, "validation", "/quantity")
+		default:
+			s.problem(a, 409, "cart-checked-out")
+		}
+	}
+	require.Equal(t, 1, sold)
+	require.Equal(t, "cart.checked_out", s.lastEvent(id).eventType)
+	require.True(t, value[bool](s, `select version = 2 + $2 and (select count(*) from outbox where key = $1::text) = version from carts where id = $1::uuid`, id, s.events()-before))
+	require.True(t, value[bool](s, `select (o.lines->0->>'quantity')::int = i.quantity and p.reserved = i.quantity
+		from orders o join cart_items i using (cart_id) join products p using (sku)`))
+}
+
+// What has begun is done, also when the client does not wait for the answer: its next try finds it.
+func TestCheckoutOfAClientThatLeaves(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	c := s.customer()
+	id := c.cart("filter-beans", 1)
+	tx, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `select from carts for update`)
+	require.NoError(t, err)
+	ctx, leave := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_, _ = s.try(ctx, "POST", "/v1/carts/"+id+"/checkout", visa(), "Authorization", "Bearer "+c.token, key, "k")
+	}()
+	require.Eventually(t, func() bool {
+		return value[bool](s, `select exists (select from pg_locks where not granted)`)
+	}, 10*time.Second, 5*time.Millisecond)
+	leave()
+	<-gone
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Eventually(t, func() bool { return value[bool](s, `select exists (select from orders)`) }, 10*time.Second, 5*time.Millisecond)
+	again := c.call("POST", "/v1/carts/"+id+"/checkout", visa(), key, "k")
+	require.Equal(t, 202, again.status, again.raw)
+	require.Equal(t, "true", again.header.Get("Idempotent-Replayed"))
 }

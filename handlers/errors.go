@@ -81,6 +81,10 @@ func routerProblem(err *echo.HTTPError) *problem {
 // isUnavailable reports whether the database is away, overloaded, restarting or a standby: states that pass, and that
 // no client caused.
 func isUnavailable(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true // whatever the server had against it
+	}
 	if state := sqlState(err); state != "" {
 		switch state {
 		case "40001", "40P01", // serialisation, deadlock
@@ -95,8 +99,7 @@ func isUnavailable(err error) bool {
 		return false
 	}
 	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) ||
 		errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) || pgconn.SafeToRetry(err)
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -194,9 +195,8 @@ func (s *shop) try(ctx context.Context, method, path string, body any, header ..
 	if err != nil {
 		return answer{}, err
 	}
-	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
-	if err != nil {
+	if err := errors.Join(err, res.Body.Close()); err != nil {
 		return answer{}, err
 	}
 	a := answer{status: res.StatusCode, header: res.Header, raw: string(raw)}

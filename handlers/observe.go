@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -104,8 +105,9 @@ func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
 		if failure.cause != nil {
 			attrs = append(attrs, slog.String("error", logText(failure.cause)))
 		}
-		if p, ok := failure.cause.(*panicError); ok {
-			attrs = append(attrs, slog.String("stack", string(p.stack)))
+		var panicked *panicError
+		if errors.As(failure.cause, &panicked) {
+			attrs = append(attrs, slog.String("stack", string(panicked.stack)))
 		}
 	}
 	logger.LogAttrs(ctx, level, "request", attrs...)

@@ -41,7 +41,7 @@ func TestOrdersArePaged(t *testing.T) {
 	require.Equal(t, newestFirst, seen)
 	for query, pointer := range map[string]string{
 		"limit=0": "?limit", "limit=101": "?limit", "limit=-1": "?limit", "limit=1e1": "?limit", "cursor=x": "?cursor", "cursor=%00": "?cursor",
-		"cursor=__________________________________8": "?cursor", "status=paid": "?status",
+		"cursor=________________________________": "?cursor", "status=paid": "?status",
 	} {
 		s.problem(c.call("GET", "/v1/orders?"+query, nil), 422, "validation", pointer)
 	}

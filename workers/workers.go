@@ -83,9 +83,11 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		FetchCooldown:       time.Millisecond,
 		FetchPollInterval:   time.Second,
 		FetchOnlyKnownKinds: true,
-		PollOnly:            cfg.PollOnly,
-		SoftStopTimeout:     cfg.SoftStop,
-		Logger:              slog.New(warnings{cfg.Logger.Handler()}),
+		// What became of events is in the delivery log; finished wake-ups are of no use to anybody.
+		CompletedJobRetentionPeriod: time.Hour,
+		PollOnly:                    cfg.PollOnly,
+		SoftStopTimeout:             cfg.SoftStop,
+		Logger:                      slog.New(warnings{cfg.Logger.Handler()}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("workers: river client: %w", err)
