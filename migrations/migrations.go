@@ -111,6 +111,7 @@ func newRunner(fsys fs.FS, opts Options) *runner {
 func (r *runner) outboxSet() set {
 	return set{name: Outbox, table: "outbox_migrations", schema: r.schema}
 }
+
 func (r *runner) shopSet() set {
 	return set{name: Shop, table: "shop_migrations", schema: publicSchema}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
@@ -106,7 +107,13 @@ func TestTriggerNeverFailsRiver(t *testing.T) {
 		require.NoError(t, err)
 		_, err = tx.Exec(t.Context(), `select from holds for update`)
 		require.NoError(t, err)
-		r.exec(`update river_job set state = 'discarded', finalized_at = now() where id = $1`, job)
+		require.NoError(t, pgx.BeginFunc(t.Context(), r.pool, func(river pgx.Tx) error {
+			if _, err := river.Exec(t.Context(), `set local lock_timeout = 0; set local statement_timeout = '5s'`); err != nil {
+				return err
+			}
+			_, err := river.Exec(t.Context(), `update river_job set state = 'discarded', finalized_at = now() where id = $1`, job)
+			return err
+		}))
 		require.NoError(t, tx.Rollback(t.Context()))
 		r.holds(`select dead_at is null from holds`)
 	})

@@ -14,12 +14,17 @@ import (
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
+// errSwallowed makes the consumer of handled return at once, and without an error.
+var errSwallowed = errors.New("swallowed")
+
 // handled returns a rig with one consumer, which fails where fn does and writes its effect else.
 func handled(t *testing.T, fn func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error, opts ...outbox.Option) *rig {
 	t.Helper()
 	reg := outbox.NewRegistry()
 	outbox.Handle(reg, "c", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
-		if err := fn(ctx, tx, e); err != nil {
+		if err := fn(ctx, tx, e); errors.Is(err, errSwallowed) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		outbox.Batch(ctx).Queue(`insert into effects (consumer, key, event_id, n) values ($1, $2, $3, $4)`, e.Consumer, e.Key, e.ID, e.Data.N)
@@ -52,7 +57,7 @@ func TestPoisonedChunks(t *testing.T) {
 		},
 		"swallowed": func(ctx context.Context, tx pgx.Tx) error {
 			_, _ = tx.Exec(ctx, `select 1/0`)
-			return nil
+			return errSwallowed
 		},
 		"queued": func(ctx context.Context, _ pgx.Tx) error {
 			outbox.Batch(ctx).Queue(`select 1/0`)
@@ -131,6 +136,28 @@ func TestLanesThatDeadlock(t *testing.T) {
 	r.holds(`select bool_and(n = 2) from shared`)
 	r.holds(`select not exists (select from holds) and not exists (select from delivery_log)`)
 	r.agrees()
+}
+
+// TestWhatTheDatabaseDidIsHeldAgainstNoEvent, also where it does it to an event twice.
+func TestWhatTheDatabaseDidIsHeldAgainstNoEvent(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{"40P01", "40001", "55P03", "57014"} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			runs := 0
+			r := handled(t, func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+				if runs++; e.Data.N != 3 || runs > 12 {
+					return nil
+				}
+				_, err := tx.Exec(ctx, `do $$ begin raise exception 'again' using errcode = '`+state+`'; end $$`)
+				return err
+			})
+			r.fill("k", 6)
+			r.drain("c", "k")
+			r.holds(`select array_agg(n order by i) = '{0,1,2,3,4,5}' from effects`)
+			r.holds(`select not exists (select from holds) and not exists (select from delivery_log)`)
+		})
+	}
 }
 
 // TestLoneEventThatRollsBackAgainAndAgain leaves the lane in the end, and its neighbours do not.

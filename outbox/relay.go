@@ -368,7 +368,7 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 		}
 		for _, row := range behind {
 			l := Lane{row.Consumer, row.Lane}
-			r.wakes.again(l, row.Queued)
+			r.wakes.again(now, l, row.Queued)
 			delete(ready, l)
 		}
 		for l, pos := range ready {

@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -13,6 +14,17 @@ import (
 )
 
 const relayLock = `select pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 0) from relay_state`
+
+// relayUntilItEnds runs a relay that nobody stops; after a while it ends without an error.
+func (r *rig) relayUntilItEnds() <-chan error {
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		ended <- r.Relay(ctx, make(chan struct{}))
+	}()
+	return ended
+}
 
 func TestPositionsHaveNoGapsThoughNumbersDo(t *testing.T) {
 	t.Parallel()
@@ -46,8 +58,7 @@ func TestRelayRefusesToRunBelowWhatWasSeen(t *testing.T) {
 			r.relay()
 			r.exec(seen)
 			r.append("k", 4)
-			err := r.Relay(t.Context(), make(chan struct{}))
-			require.ErrorContains(t, err, "refuses to run")
+			require.ErrorContains(t, <-r.relayUntilItEnds(), "refuses to run")
 			r.holds(`select count(*) = 3 from events`)
 		})
 	}
@@ -58,19 +69,12 @@ func TestHeadPutBackUnderARunningRelay(t *testing.T) {
 	t.Parallel()
 	r := failing(t, "c")
 	r.append("k", 1, 2, 3)
-	stop := r.startRelay()
+	ended := r.relayUntilItEnds()
 	r.until(`select count(*) = 3 from events`)
 	r.exec(`update relay_state set head = 1`)
 	r.append("k", 4)
-	r.until(`select not exists (select from pg_locks where locktype = 'advisory' and objsubid = 2)`)
-	require.ErrorContains(t, stopAfter(r, stop), "refuses to run")
+	require.ErrorContains(t, <-ended, "refuses to run")
 	r.holds(`select count(*) = 3 from events`)
-}
-
-// stopAfter stops a relay that is expected to end by itself. The stop comes late, because both are right answers.
-func stopAfter(r *rig, stop func() error) error {
-	time.Sleep(300 * time.Millisecond)
-	return stop()
 }
 
 // TestRelayThatWaitedReadsAfterwards: while a relay waits for the lock another takes the lead; it must see that.
@@ -79,8 +83,7 @@ func TestRelayThatWaitedReadsAfterwards(t *testing.T) {
 	r := newRig(t, outbox.NewRegistry())
 	r.append("k", 1)
 	r.relay()
-	ended := make(chan error, 1)
-	go func() { ended <- r.Relay(t.Context(), make(chan struct{})) }()
+	ended := r.relayUntilItEnds()
 	r.until(`select token is not null from relay_state`)
 
 	other, err := r.pool.Begin(t.Context())

@@ -100,6 +100,7 @@ func TestCrashEvidence(t *testing.T) {
 		require.LessOrEqual(t, run, last)
 		last = max(run, 1)
 		r.drainJob("c", "k")
+		r.until(`select not exists (select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database()))`) // its backend is gone
 	}
 	require.LessOrEqual(t, deaths, 10)
 	r.holds(`select count(*) = 1 and bool_and(reason = 'suspect' and attempts = 0) from holds`)
@@ -117,8 +118,8 @@ func TestDrainsThatEndedAreNoEvidence(t *testing.T) {
 	t.Parallel()
 	r := handled(t, func(context.Context, pgx.Tx, outbox.Received[note]) error { return nil })
 	lane := outbox.Lane{Consumer: "c", Lane: r.lane("k")}
-	r.exec(`insert into river_job (state, kind, queue, args, attempt, max_attempts, attempted_at)
-		values ('running', 'outbox_drain', 'outbox_c', jsonb_build_object('consumer', 'c', 'lane', $1::int), 1, 1, now())`, lane.Lane) // on its way to the lock
+	onItsWay := r.drainJob("c", "k") // to the lock
+	r.exec(`update river_job set attempted_at = now() + interval '1 minute' where id = $1`, onItsWay)
 	for n := range 3 {
 		r.append("k", n)
 		r.relay()
@@ -126,6 +127,7 @@ func TestDrainsThatEndedAreNoEvidence(t *testing.T) {
 		_, err := r.Drain(t.Context(), lane, job, time.Minute)
 		require.NoError(t, err)
 		r.holds(`select state = 'completed' from river_job where id = $1`, job)
+		r.holds(`select state = 'running' from river_job where id = $1`, onItsWay)
 	}
 	// One that finds the lane taken ends as well.
 	tx, err := r.pool.Begin(t.Context())

@@ -43,6 +43,7 @@ type laneWake struct {
 	confirmed int64 // the cursor was seen here or beyond
 	woken     int64 // what was ready at the last wake-up
 	wokenAt   time.Time
+	since     time.Time // the first wake-up after the last confirmation
 	settledAt time.Time // the newest settled hold that was seen
 	poke      bool      // wake also if nothing new is ready
 	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
@@ -126,23 +127,24 @@ func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
 	w.sweptAt = now
 	ready := map[Lane]int64{}
 	for l, s := range w.lanes {
-		if s.ready > s.confirmed && now.Sub(s.wokenAt) > wakeAgain {
+		if s.ready > s.confirmed && (now.Sub(s.wokenAt) > wakeAgain || !s.since.IsZero() && now.Sub(s.since) > wakeAgain) {
 			ready[l] = s.ready
 		}
 	}
 	return ready
 }
 
-// again notes that a lane is still behind, and whether it has a wake-up in the queue.
-func (w *wakes) again(l Lane, queued bool) {
+// again notes that a lane is still behind, and whether it has a wake-up in the queue that nobody takes up.
+func (w *wakes) again(now time.Time, l Lane, queued bool) {
 	s := w.lane(l)
-	s.poke, s.queued = !queued, queued
+	s.queued = queued
+	s.poke = !queued && (s.poke || now.Sub(s.wokenAt) > wakeAgain)
 }
 
 // confirm notes that a lane's cursor is at pos or beyond.
 func (w *wakes) confirm(l Lane, pos int64) {
 	s := w.lane(l)
-	s.confirmed, s.queued = max(s.confirmed, pos), false
+	s.confirmed, s.queued, s.since = max(s.confirmed, pos), false, time.Time{}
 }
 
 func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.ready > max(s.woken, s.confirmed)) }
@@ -153,6 +155,9 @@ func (w *wakes) due(now time.Time) []Lane {
 	for l, s := range w.lanes {
 		if s.wants() && now.Sub(s.wokenAt) >= wakeSpacing && !w.paused(l.Consumer) {
 			s.woken, s.wokenAt, s.poke = s.ready, now, false
+			if s.since.IsZero() {
+				s.since = now
+			}
 			due = append(due, l)
 		}
 	}

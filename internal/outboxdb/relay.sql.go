@@ -46,6 +46,7 @@ const LanesBehind = `-- name: LanesBehind :many
 SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
                 WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
+                  AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
                   AND (j.args ->> 'lane')::integer = c.lane) AS queued
   FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
@@ -63,8 +64,8 @@ type LanesBehindRow struct {
 	Queued   bool
 }
 
-// The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up that was given to them has
-// not been taken up yet.
+// The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
+// while: then no process works it, or all are busy, and more of them bring nothing.
 func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParams) ([]LanesBehindRow, error) {
 	rows, err := db.Query(ctx, LanesBehind, arg.Consumers, arg.Lanes, arg.Positions)
 	if err != nil {

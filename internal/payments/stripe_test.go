@@ -48,8 +48,8 @@ func TestStripeWalk(t *testing.T) {
 	if _, err := stripe.Get(ctx, "pi_none"); !errors.Is(err, payments.ErrNotFound) {
 		t.Errorf("get of nothing: %v", err)
 	}
-	if fake.charges[created.ID] != 1 || len(fake.intents) != 1 {
-		t.Errorf("%d intents, charges %v", len(fake.intents), fake.charges)
+	if fake.charged()[created.ID] != 1 || fake.made() != 1 {
+		t.Errorf("%d intents, charges %v", fake.made(), fake.charged())
 	}
 }
 
@@ -78,8 +78,8 @@ func TestStripeDeclinesAreAnswers(t *testing.T) {
 	if err != nil || slow.Status != payments.StatusProcessing || slow.Status.Final() {
 		t.Errorf("processing: %+v, %v", slow, err)
 	}
-	if len(fake.charges) != 0 {
-		t.Errorf("charges %v", fake.charges)
+	if len(fake.charged()) != 0 {
+		t.Errorf("charges %v", fake.charged())
 	}
 }
 
@@ -116,8 +116,8 @@ func TestStripeLostAnswersAreUnknown(t *testing.T) {
 			}
 			_, err := stripe.Create(ctx, p)
 			mustBeUnknown("create", err)
-			if !slices.Equal(fake.calls, []string{"POST /v1/payment_intents"}) {
-				t.Errorf("the library tried again by itself: %v", fake.calls)
+			if !slices.Equal(fake.called(), []string{"POST /v1/payment_intents"}) {
+				t.Errorf("the library tried again by itself: %v", fake.called())
 			}
 			fake.setFault(nil)
 			found, err := stripe.Find(ctx, p.IdempotencyKey)
@@ -136,8 +136,8 @@ func TestStripeLostAnswersAreUnknown(t *testing.T) {
 			if got, err := stripe.Get(ctx, found.ID); err != nil || got.Status != payments.StatusSucceeded {
 				t.Errorf("ask again: %+v, %v", got, err)
 			}
-			if fake.charges[found.ID] != 1 || len(fake.intents) != 1 {
-				t.Errorf("%d intents, charges %v", len(fake.intents), fake.charges)
+			if fake.charged()[found.ID] != 1 || fake.made() != 1 {
+				t.Errorf("%d intents, charges %v", fake.made(), fake.charged())
 			}
 		})
 	}
@@ -186,8 +186,8 @@ func TestStripeUnavailableAndRefused(t *testing.T) {
 	if _, err := stripe.Create(t.Context(), params("pm_card_visa")); !errors.As(err, &unavailable) {
 		t.Errorf("too many requests: %#v", err)
 	}
-	if !slices.Equal(fake.calls, []string{"POST /v1/payment_intents"}) {
-		t.Errorf("the library tried again by itself: %v", fake.calls)
+	if !slices.Equal(fake.called(), []string{"POST /v1/payment_intents"}) {
+		t.Errorf("the library tried again by itself: %v", fake.called())
 	}
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

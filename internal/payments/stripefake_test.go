@@ -3,9 +3,11 @@ package payments_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +46,25 @@ func (f *fakeStripe) setFault(fault func(w http.ResponseWriter, path string, don
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
+}
+
+// called, charged and made may be asked while the server still ends a request whose answer it lost.
+func (f *fakeStripe) called() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+func (f *fakeStripe) charged() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.charges)
+}
+
+func (f *fakeStripe) made() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.intents)
 }
 
 func (f *fakeStripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {

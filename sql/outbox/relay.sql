@@ -84,11 +84,12 @@ SELECT lane::smallint AS lane, coalesce(l.pos, 0)::bigint AS pos
   FROM generate_series(0, 63) AS lane, LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l;
 
 -- name: LanesBehind :many
--- The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up that was given to them has
--- not been taken up yet.
+-- The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
+-- while: then no process works it, or all are busy, and more of them bring nothing.
 SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
                 WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
+                  AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
                   AND (j.args ->> 'lane')::integer = c.lane) AS queued
   FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;

@@ -1,0 +1,197 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+var modelTime = flag.Duration("model", 4*time.Second, "how long to try new courses of events against the model")
+
+// world is what the model knows: what was produced per key, what fails at present, and what was given up.
+type world struct {
+	mu        sync.Mutex
+	produced  map[string][]int32
+	fails     map[string]map[int]bool // by consumer
+	dismissed map[string]map[int32]bool
+}
+
+func (w *world) failsNow(consumer string, n int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fails[consumer][n]
+}
+
+// TestAgainstAModel lets producers, failing handlers, rescues, replays, dismissals and pauses happen in any order, and
+// in the end everything works again: every effect has happened once, in order per key, but for what was dismissed.
+func TestAgainstAModel(t *testing.T) {
+	t.Parallel()
+	consumers := []string{"ledger", "mail", "search"}
+	until := time.Now().Add(*modelTime)
+	rapid.Check(t, func(rt *rapid.T) {
+		if time.Now().After(until) && !t.Failed() {
+			return
+		}
+		t.Run("", func(t *testing.T) { // a database of its own, dropped at the end
+			w := &world{produced: map[string][]int32{}, fails: map[string]map[int]bool{}, dismissed: map[string]map[int32]bool{}}
+			for _, c := range consumers {
+				w.fails[c], w.dismissed[c] = map[int]bool{}, map[int32]bool{}
+			}
+			reg := outbox.NewRegistry()
+			handle := func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+				if w.failsNow(e.Consumer, e.Data.N) {
+					return errors.New("fails now")
+				}
+				return effect(ctx, tx, e)
+			}
+			outbox.Handle(reg, "ledger", handle, outbox.On("note.*"), outbox.MaxAttempts(2))
+			outbox.Handle(reg, "search", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.Unordered())
+			outbox.HandleExternal(reg, "mail", func(_ context.Context, e outbox.Received[note]) (func(context.Context, pgx.Tx) error, error) {
+				if w.failsNow(e.Consumer, e.Data.N) {
+					return nil, errors.New("fails now")
+				}
+				return recorded(e), nil
+			}, outbox.On("note.*"), outbox.MaxAttempts(2))
+			r := newRig(t, reg)
+			next := 0
+			w.play(rt, r, consumers, &next)
+
+			// Everything works again.
+			w.mu.Lock()
+			for _, c := range consumers {
+				clear(w.fails[c])
+			}
+			w.mu.Unlock()
+			for _, c := range consumers {
+				require.NoError(t, r.op.Resume(t.Context(), c, anna))
+			}
+			for range 50 {
+				r.settle()
+				if r.replayAll() == 0 {
+					break
+				}
+			}
+			r.agrees()
+			r.holds(`select not exists (select from holds) and not exists (select from waiting)`)
+			for _, c := range consumers {
+				for key, ns := range w.produced {
+					want := slices.DeleteFunc(slices.Clone(ns), func(n int32) bool { return w.dismissed[c][n] })
+					got := one[[]int32](r, `select coalesce(array_agg(n order by i), '{}') from effects where consumer = $1 and key = $2`, c, key)
+					if c == "search" {
+						slices.Sort(got)
+					}
+					require.Equal(t, append([]int32{}, want...), append([]int32{}, got...), "%s of %s", c, key)
+				}
+			}
+		})
+		if t.Failed() {
+			rt.FailNow()
+		}
+	})
+}
+
+func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) {
+	consumer, key := rapid.SampledFrom(consumers), rapid.SampledFrom([]string{"a", "b", "c"})
+	seed := rapid.Uint64().Draw(rt, "seed")
+	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's
+	actions := map[string]func(*rapid.T){
+		"produce": func(rt *rapid.T) {
+			k := key.Draw(rt, "key")
+			for range rapid.IntRange(1, 5).Draw(rt, "count") {
+				*next++
+				w.mu.Lock()
+				for _, c := range consumers {
+					w.fails[c][*next] = random.IntN(4) == 0
+				}
+				w.mu.Unlock()
+				r.append(k, *next)
+				w.produced[k] = append(w.produced[k], int32(*next))
+			}
+		},
+		"relay": func(*rapid.T) { r.relay() },
+		"drain": func(*rapid.T) {
+			var both sync.WaitGroup
+			for range 2 {
+				both.Go(r.drainAll)
+			}
+			both.Wait()
+		},
+		"deliver": func(*rapid.T) {
+			for _, job := range one[[]int64](r, unfinishedJobs) {
+				_ = r.attempt(job)
+			}
+		},
+		"die in a delivery": func(*rapid.T) {
+			if jobs := one[[]int64](r, unfinishedJobs); len(jobs) > 0 {
+				job := jobs[random.IntN(len(jobs))]
+				r.begin(job)
+				r.hungFor(job, "1 hour")
+				require.NoError(r.t, r.Maintain(r.t.Context()))
+			}
+		},
+		"lose the jobs": func(*rapid.T) {
+			r.exec(`truncate river_job`)
+			r.exec(`update holds set changed_at = now() - interval '1 hour'`)
+			require.NoError(r.t, r.Maintain(r.t.Context()))
+		},
+		"end a job": func(rt *rapid.T) {
+			sql := rapid.SampledFrom([]string{`delete from river_job where id = $1`, `update river_job set state = 'cancelled', finalized_at = now() where id = $1`}).Draw(rt, "how")
+			if jobs := one[[]int64](r, unfinishedJobs); len(jobs) > 0 {
+				r.exec(sql, jobs[random.IntN(len(jobs))])
+			}
+		},
+		"repair": func(rt *rapid.T) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			clear(w.fails[consumer.Draw(rt, "consumer")])
+		},
+		"replay": func(*rapid.T) { r.replayAll() },
+		"dismiss": func(*rapid.T) {
+			letters, err := r.op.Letters(r.t.Context(), outbox.LetterFilter{State: "dead"}, 0, 1)
+			require.NoError(r.t, err)
+			for _, l := range letters {
+				require.NoError(r.t, r.op.Dismiss(r.t.Context(), l.ID, anna))
+				w.dismissed[l.Consumer][one[int32](r, `select (data->>'n')::int from discarded_jobs where id = $1`, l.ID)] = true
+			}
+		},
+		"pause": func(rt *rapid.T) {
+			require.NoError(r.t, r.op.Pause(r.t.Context(), consumer.Draw(rt, "consumer"), anna))
+		},
+		"resume": func(rt *rapid.T) {
+			require.NoError(r.t, r.op.Resume(r.t.Context(), consumer.Draw(rt, "consumer"), anna))
+		},
+	}
+	names := []string{"produce", "produce", "relay", "drain", "drain", "deliver", "deliver"}
+	for name := range actions {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for i := range rapid.IntRange(10, 40).Draw(rt, "steps") {
+		actions[rapid.SampledFrom(names).Draw(rt, fmt.Sprint("step ", i))](rt)
+		r.agrees()
+	}
+}
+
+// replayAll replays every dead letter and returns how many there were.
+func (r *rig) replayAll() int {
+	r.t.Helper()
+	letters, err := r.op.Letters(r.t.Context(), outbox.LetterFilter{State: "dead"}, 0, 1000)
+	require.NoError(r.t, err)
+	for _, l := range letters {
+		_, err := r.op.Replay(r.t.Context(), l.ID, nil, anna)
+		require.NoError(r.t, err)
+	}
+	return len(letters)
+}
