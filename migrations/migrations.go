@@ -59,7 +59,7 @@ func Fingerprint() string {
 
 func fingerprint(fsys fs.FS) (string, error) {
 	hash := sha256.New()
-	fmt.Fprintf(hash, "river %d\n", len(riverVersions()))
+	_, _ = fmt.Fprintf(hash, "river %d\n", len(riverVersions()))
 	err := fs.WalkDir(fsys, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -68,7 +68,7 @@ func fingerprint(fsys fs.FS) (string, error) {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(hash, "%s %d\n", path, len(content))
+		_, _ = fmt.Fprintf(hash, "%s %d\n", path, len(content))
 		_, err = hash.Write(content)
 		return err
 	})

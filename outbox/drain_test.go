@@ -33,13 +33,6 @@ func handled(t *testing.T, fn func(ctx context.Context, tx pgx.Tx, e outbox.Rece
 	return newRig(t, reg)
 }
 
-// sameLane returns keys of one lane.
-func (r *rig) sameLane(n int) []string {
-	r.t.Helper()
-	return one[[]string](r, `select array_agg(k) from (select 'key-' || i as k from generate_series(1, 100 * $1::int) i
-		where hashtextextended('key-' || i, 0) & 63 = hashtextextended('key-1', 0) & 63 limit $1) s`, n)
-}
-
 func (r *rig) fill(key string, n int) {
 	r.t.Helper()
 	r.exec(`select outbox_append('note.taken', $1, jsonb_build_object('n', n)) from generate_series(0, $2 - 1) n`, key, n)

@@ -158,7 +158,7 @@ func (p *process) tail() string {
 func (p *process) kill() {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Kill())
-	<-p.ended
+	require.Error(p.t, <-p.ended)
 }
 
 // stop is Ctrl-C; it must end cleanly.

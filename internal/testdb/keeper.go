@@ -104,7 +104,7 @@ func keep(dir string) (err error) {
 }
 
 // keepOpen holds users.lock until the process has ended.
-var keepOpen *os.File
+var keepOpen *os.File //nolint:unused // a reference is all it is for: a file that nobody refers to is closed
 
 // awaitLast returns with users.lock when no test process has been alive for the linger.
 func awaitLast(ctx context.Context, dir string, died <-chan struct{}) (*os.File, error) {

@@ -180,7 +180,7 @@ func TestHelper(t *testing.T) {
 	if os.Getenv(envHelper) == "" {
 		return
 	}
-	os.Stdout.WriteString("url " + testdb.New(t) + "\n")
+	_, _ = os.Stdout.WriteString("url " + testdb.New(t) + "\n")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 }
 
