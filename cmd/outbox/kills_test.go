@@ -20,6 +20,7 @@ func TestDevKilledFiveTimesUnderLoad(t *testing.T) {
 	dir := dataDir(t)
 	env := []string{"OUTBOX_ADDR=" + freeAddr(t), "OUTBOX_ADMIN_ADDR=" + freeAddr(t), "OUTBOX_RETRY_BASE=100ms", "OUTBOX_RETRY_MAX=2s"}
 	p := startDev(t, dir, env...)
+	api := p.api // the same after each restart
 
 	var checkedOut atomic.Int64
 	orders := make([]string, customers)
@@ -27,7 +28,7 @@ func TestDevKilledFiveTimesUnderLoad(t *testing.T) {
 	for client := range clients {
 		work.Go(func() {
 			for n := client; n < customers; n += clients {
-				order, err := buy(t.Context(), p.api, n)
+				order, err := buy(t.Context(), api, n)
 				if err != nil {
 					t.Errorf("customer %d: %v", n, err)
 					return

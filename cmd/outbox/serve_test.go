@@ -91,7 +91,8 @@ func TestServeRolesOnOneDatabase(t *testing.T) {
 	newCustomer(t, api.process, "alonzo@example.com")
 	third := startServe(t, "worker", env)
 	require.NoError(t, second.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-second.ended, second.tail())
+	<-second.ended
+	require.NoError(t, second.err, second.tail())
 	newCustomer(t, api.process, "kurt@example.com")
 	api.until("the mails arrived", func() bool { return len(sink.Messages()) >= 3 })
 	require.Equal(t, 200, third.get(third.admin+"/readyz"))

@@ -17,8 +17,8 @@ import (
 
 // Timeouts of one mail, within those of the caller's context.
 const (
-	connectTimeout = 10 * time.Second
-	sendTimeout    = 20 * time.Second
+	connectTimeout = 5 * time.Second
+	sendTimeout    = 14 * time.Second
 )
 
 // Message is a mail to one person.

@@ -4,6 +4,7 @@ package consumers
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -37,6 +38,10 @@ type Deps struct {
 	Payments payments.Provider
 	Logger   *slog.Logger
 }
+
+// outsideTimeout bounds an attempt that calls the outside. An event whose process died in one is taken up again this and
+// ten seconds later.
+const outsideTimeout = 15 * time.Second
 
 var queries = shopdb.New()
 

@@ -19,7 +19,7 @@ import (
 
 func registerPayments(reg *outbox.Registry, deps Deps) {
 	c := charging{pool: deps.Pool, provider: deps.Payments, logger: deps.Logger}
-	outbox.HandleExternal(reg, Payments, c.charge, outbox.On(shop.CartCheckedOut))
+	outbox.HandleExternal(reg, Payments, c.charge, outbox.On(shop.CartCheckedOut), outbox.Timeout(outsideTimeout))
 }
 
 // charging charges checkouts. Whatever an attempt learns that money depends on is committed before the next step, in

@@ -12,7 +12,7 @@ import (
 )
 
 func registerReceiptEmail(reg *outbox.Registry, deps Deps) {
-	outbox.HandleExternal(reg, ReceiptEmail, receiptMail(deps), outbox.On(shop.OrderPaid))
+	outbox.HandleExternal(reg, ReceiptEmail, receiptMail(deps), outbox.On(shop.OrderPaid), outbox.Timeout(outsideTimeout))
 }
 
 // receiptMail sends the receipt of a paid order.

@@ -11,7 +11,7 @@ import (
 )
 
 func registerWelcomeEmail(reg *outbox.Registry, deps Deps) {
-	outbox.HandleExternal(reg, WelcomeEmail, welcome(deps), outbox.On(shop.UserSignedUp))
+	outbox.HandleExternal(reg, WelcomeEmail, welcome(deps), outbox.On(shop.UserSignedUp), outbox.Timeout(outsideTimeout))
 }
 
 // welcome sends the new user a mail. It may go out before billing has started the trial, so it does not say that the
