@@ -126,7 +126,7 @@ func (d *drain) suspect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.log.Warn("drain: a process died in this lane; smaller batches until it is passed",
+		d.log.Warn("drain: a batch of this lane ended with its process or its connection; smaller batches until it is passed",
 			"consumer", d.c.Name, "lane", d.lane, "tries", tries)
 		return d.q.DrainBuryJobs(ctx, db, dead)
 	})

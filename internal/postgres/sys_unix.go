@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -34,10 +35,19 @@ func sendSignal(p *os.Process, how stopSignal) error {
 	}
 }
 
-// alive reports whether a process with that id exists, whoever owns it.
+// alive reports whether a process with that id runs, whoever owns it. One that has ended and waits to be reaped, for ever
+// where process 1 does not care (a container without an init), does not run.
 func alive(pid int) bool {
 	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
+	return (err == nil || errors.Is(err, syscall.EPERM)) && !zombie(pid)
+}
+
+// zombie reads the state in Linux's /proc/PID/stat, which comes after the command in parentheses. Elsewhere there is no
+// such file, and nothing is a zombie.
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	end := bytes.LastIndexByte(stat, ')')
+	return err == nil && end > 0 && len(stat) > end+2 && bytes.IndexByte([]byte("ZX"), stat[end+2]) >= 0
 }
 
 func interrupt(pid int) error { return syscall.Kill(pid, syscall.SIGINT) }
