@@ -1,0 +1,81 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// loadWakes starts from what the database knows: everything that may be ahead of a cursor.
+func (r *relay) loadWakes(ctx context.Context) error {
+	heads, err := r.q.LaneHeads(ctx, r.db(r.pool))
+	if err != nil {
+		return fmt.Errorf("read the lanes' heads: %w", err)
+	}
+	r.wakes = newWakes()
+	for _, h := range heads {
+		r.wakes.heads[h.Lane] = h.Pos
+	}
+	return r.loadConsumers(ctx)
+}
+
+func (r *relay) loadConsumers(ctx context.Context) error {
+	rows, err := r.q.ConsumerList(ctx, r.db(r.pool))
+	if err != nil {
+		return fmt.Errorf("read the consumers: %w", err)
+	}
+	r.wakes.setConsumers(time.Now(), rows)
+	return nil
+}
+
+// sweep wakes what was not woken by a batch: lanes with settled holds, and those still behind some time after their
+// last wake-up, whose job was lost with a process.
+func (r *relay) sweep(ctx context.Context, settled bool) error {
+	now := time.Now()
+	db := r.db(r.pool)
+	if now.Sub(r.wakes.consumersAt) > 5*time.Second {
+		if err := r.loadConsumers(ctx); err != nil {
+			return err
+		}
+	}
+	if settled {
+		rows, err := r.q.LanesSettled(ctx, db)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			r.wakes.settled(now, Lane{row.Consumer, row.Lane}, row.SettledAt)
+		}
+	}
+	if ready := r.wakes.unconfirmed(now); len(ready) > 0 {
+		var arg outboxdb.LanesBehindParams
+		for l, pos := range ready {
+			arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
+		}
+		behind, err := r.q.LanesBehind(ctx, db, arg)
+		if err != nil {
+			return err
+		}
+		for _, row := range behind {
+			l := Lane{row.Consumer, row.Lane}
+			r.wakes.again(now, l, row.Queued)
+			delete(ready, l)
+		}
+		for l, pos := range ready {
+			r.wakes.confirm(l, pos)
+		}
+	}
+	woken := r.wakes.due(now)
+	if len(woken) == 0 {
+		return nil
+	}
+	if err := r.inTx(ctx, func(tx pgx.Tx) error { return r.jobs.WakeLanes(ctx, tx, woken) }); err != nil {
+		r.wakes.forget(woken)
+		return fmt.Errorf("wake lanes: %w", err)
+	}
+	return nil
+}
