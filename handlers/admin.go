@@ -33,7 +33,9 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	if len(a.tokens) == 0 {
 		return e
 	}
-	g := e.Group("/admin", a.authenticate)
+	// Not the group's own middleware: with that, echo answers 404 to a wrong method.
+	e.Use(a.authenticate)
+	g := e.Group("/admin")
 	g.GET("/dlq", a.letters)
 	g.GET("/dlq/:id", a.letter)
 	g.POST("/dlq/:id/replay", a.replay)
@@ -58,10 +60,14 @@ type hashedToken struct {
 
 const actorKey = "actor"
 
-// authenticate takes one of the operators' tokens. All of them are compared, in constant time: the answer's time says
-// nothing of how much of a guess was right.
+// authenticate wants one of the operators' tokens for all below /admin, and so tells nobody else what is there. All of
+// them are compared, in constant time: the answer's time says nothing of how much of a guess was right.
 func (a *admin) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
+		// By the route as well as by the path: whatever the router makes of a path, no route below /admin is open.
+		if !strings.HasPrefix(c.Request().URL.Path, "/admin") && !strings.HasPrefix(c.Path(), "/admin") {
+			return next(c)
+		}
 		scheme, token, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
 		given, actor := sha256.Sum256([]byte(strings.TrimSpace(token))), ""
 		for _, t := range a.tokens {
