@@ -103,7 +103,7 @@ func measureString(s []byte) (n, written int, reason string) {
 	return n + 1, written, ""
 }
 
-// escaped decodes the \uXXXX that s starts with.
+// escaped decodes the escape, a u and four hexadecimal digits, that s starts with.
 func escaped(s []byte) rune {
 	r, _ := strconv.ParseUint(string(s[2:6]), 16, 16) // valid JSON has four hexadecimal digits there
 	return rune(r)
