@@ -2,25 +2,22 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
-
-// drainChunk is how many events share a savepoint: one that fails costs its chunk a second run, and not the batch.
-const drainChunk = 16
 
 // outcome is what became of an event in a batch.
 type outcome int
 
 const (
 	pending   outcome = iota
-	applied           // the handler's work is in the transaction
+	applied           // the handler's work is in the transaction, or on its way
 	duplicate         // it had been processed before
 	failed            // the handler failed: it becomes a hold
 	suspect           // it is taken out of the lane unrun
@@ -37,25 +34,51 @@ type item struct {
 	processed bool
 	outcome   outcome
 	err       error
+	chunk     int // the first item of its savepoint
+	marks     int // how much was appended before that
 }
 
 // batch is one transaction of a drain.
 type batch struct {
 	*drain
+	*reading
 	tx       *handlerTx
 	deadline time.Time
 
 	held map[string]bool // keys that an event of this batch holds up
 	keys map[string]bool // keys that handlers appended to
 
-	released     bool // the batch ran what waited for settled holds
+	released     bool // the batch runs what waited for settled holds
 	blamed       bool // its first event is escalated because processes died with it
 	settledHolds []outboxdb.DrainSettledRow
 	lift         map[string]int
 	full         bool // there may be more right behind
-	wakes        bool // the relay has something to do
-	items        []item
+	pending      bool // and so it was seen after the commit
+	done         int  // how many events the batch got to
 	counts       [parked + 1]int
+}
+
+// scanItems reads the rows of a window. Field by field: it is the engine's hottest loop.
+func scanItems(rows pgx.Rows, most int) ([]item, error) {
+	var items []item
+	events := make([]stored, 0, min(most, 64))
+	for rows.Next() {
+		var held int32
+		it := item{}
+		if len(events) == cap(events) {
+			events = make([]stored, 0, min(most, 4*cap(events)))
+		}
+		events = append(events, stored{})
+		e := &events[len(events)-1]
+		if err := rows.Scan(&e.Pos, &e.ID, &e.Type, &e.Key, &e.Lane, &e.Data, &e.CorrelationID, &e.CausationID,
+			&e.TraceParent, &e.Source, &e.SchemaVersion, &e.OccurredAt, &held, &it.processed); err != nil {
+			return nil, err
+		}
+		it.event = e
+		it.hold(held)
+		items = append(items, it)
+	}
+	return items, rows.Err()
 }
 
 func newItem(r outboxdb.DrainWindowRow) item {
@@ -64,18 +87,24 @@ func newItem(r outboxdb.DrainWindowRow) item {
 		CausationID: r.CausationID, TraceParent: r.Traceparent, Source: r.Source, SchemaVersion: r.SchemaVersion,
 		OccurredAt: r.OccurredAt,
 	}}
-	if r.Held {
-		i.outcome = parked
-	}
+	i.hold(r.Held)
 	return i
 }
 
-// run gives each item an outcome, as far as it gets within the batch's bounds, and returns how many have one.
-func (b *batch) run(ctx context.Context, items []item) (int, error) {
+// hold notes how the window found the event's key held: 1 by another event, 2 by the very one.
+func (i *item) hold(held int32) {
+	if held > 0 {
+		i.outcome = parked
+	}
+	i.processed = i.processed || held > 1
+}
+
+// run gives each item an outcome, as far as it gets within the batch's bounds, and writes and commits it all.
+func (b *batch) run(ctx context.Context) error {
 	b.held, b.keys = map[string]bool{}, map[string]bool{}
-	seen := make(map[uuid.UUID]bool, len(items))
-	for i := range items {
-		it := &items[i]
+	seen := make(map[uuid.UUID]bool, len(b.items))
+	for i := range b.items {
+		it := &b.items[i]
 		// The same id may stand twice in one batch: its row in processed_events is not written yet.
 		it.processed = it.processed || seen[it.event.ID]
 		seen[it.event.ID] = true
@@ -90,107 +119,31 @@ func (b *batch) run(ctx context.Context, items []item) (int, error) {
 			it.outcome = pending
 		}
 	}
-	if b.escalate && len(items) > 0 {
-		if it := &items[0]; it.outcome == pending {
+	if b.escalate && len(b.items) > 0 {
+		if it := &b.items[0]; it.outcome == pending {
 			it.outcome, it.err = suspect, fmt.Errorf("taken out of its lane: %w", b.cause)
 			b.held[it.event.Key] = b.c.Ordered
 		}
 	}
-	for from := 0; from < len(items); {
-		b.took = min(from+drainChunk, len(items))
-		n, err := b.chunk(ctx, items[from:b.took], from)
-		if err != nil {
-			return 0, err
+	c := newChunks(b)
+	for {
+		if err := c.handle(ctx); err != nil {
+			return err
 		}
-		if from += n; b.late() || len(b.keys) >= drainKeys {
-			b.took = from
-			return from, nil
+		b.done, b.took = c.next, c.next
+		if err := b.finish(ctx); err == nil {
+			return nil
+		} else if b.tx.failure == nil {
+			return err
+		}
+		// What was still on its way failed: back to where that began.
+		if err := c.recover(ctx); err != nil {
+			return err
 		}
 	}
-	return len(items), nil
 }
 
 func (b *batch) late() bool { return time.Now().After(b.deadline) }
-
-// chunk runs some items under one savepoint; when one of them fails, all of them again under one each. It stops when
-// the batch's time is up and returns how many it got to, at least one. start is the first one's place in the batch.
-func (b *batch) chunk(ctx context.Context, items []item, start int) (int, error) {
-	var own []int
-	for i := range items {
-		if b.decide(&items[i]) {
-			own = append(own, i)
-		}
-	}
-	if len(own) == 0 {
-		return len(items), nil
-	}
-	mark := len(b.tx.appended)
-	b.tx.batch.Queue("SAVEPOINT chunk")
-	var err error
-	for n, i := range own {
-		b.at = start + i
-		if err = b.handle(ctx, &items[i]); err != nil {
-			break
-		}
-		if n+1 < len(own) && b.late() {
-			own, items = own[:n+1], items[:own[n+1]]
-			break
-		}
-	}
-	if err == nil {
-		b.at = unknown // which of them a queued statement belongs to
-		b.tx.batch.Queue("RELEASE SAVEPOINT chunk")
-		err = b.tx.flush(ctx)
-	}
-	if err == nil {
-		for _, i := range own {
-			items[i].outcome = applied
-		}
-		b.noteKeys(mark)
-		return len(items), nil
-	}
-	if transient(err) || ctx.Err() != nil {
-		return 0, err
-	}
-	if err := b.rollback(ctx, mark); err != nil {
-		return 0, err
-	}
-	for i := range items {
-		b.at = start + i
-		if it := &items[i]; b.decide(it) {
-			if err := b.alone(ctx, it); err != nil {
-				return 0, err
-			}
-			if b.late() {
-				return i + 1, nil
-			}
-		}
-	}
-	return len(items), nil
-}
-
-// alone runs one item under a savepoint of its own and settles its outcome.
-func (b *batch) alone(ctx context.Context, it *item) error {
-	mark := len(b.tx.appended)
-	b.tx.batch.Queue("SAVEPOINT chunk")
-	err := b.handle(ctx, it)
-	if err == nil {
-		// Sent also when the handler sent nothing: it tells a transaction that the handler broke and said nothing of.
-		b.tx.batch.Queue("RELEASE SAVEPOINT chunk")
-		err = b.tx.flush(ctx)
-	}
-	switch {
-	case err == nil:
-		it.outcome = applied
-		b.noteKeys(mark)
-		return nil
-	case transient(err) || ctx.Err() != nil:
-		return err
-	}
-	it.outcome, it.err = failed, err
-	b.held[it.event.Key] = b.c.Ordered
-	return b.rollback(ctx, mark)
-}
 
 // decide settles what needs no handler, and reports whether the item's handler is to run.
 func (b *batch) decide(it *item) bool {
@@ -208,31 +161,9 @@ func (b *batch) decide(it *item) bool {
 	return false
 }
 
-// rollback undoes the chunk. What it had queued and not sent never happened, nor what it appended.
-func (b *batch) rollback(ctx context.Context, mark int) error {
-	unsent := b.tx.take()
-	b.tx.appended = b.tx.appended[:mark]
-	// The savepoint itself may be among the unsent: then nothing of the chunk reached the server.
-	for _, q := range unsent.QueuedQueries {
-		if q.SQL == "SAVEPOINT chunk" {
-			return nil
-		}
-	}
-	_, err := b.tx.Tx.Exec(ctx, "ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk")
-	return err
-}
-
-func (b *batch) noteKeys(mark int) {
-	for _, e := range b.tx.appended[mark:] {
-		b.keys[e.Key] = true
-	}
-}
-
-// handle calls the handler. A panic is a failure, with its stack.
-func (b *batch) handle(ctx context.Context, it *item) error {
-	ctx, cancel := context.WithTimeout(withDelivery(ctx, it.event, b.tx), b.c.Timeout)
-	defer cancel()
-	return guard(func() error { return b.c.tx(ctx, b.tx, it.event, 1) })
+func (b *batch) fail(it *item, err error) {
+	it.outcome, it.err = failed, err
+	b.held[it.event.Key] = b.c.Ordered
 }
 
 // guard turns a panic of a handler into an error with its stack.
@@ -243,77 +174,4 @@ func guard(fn func() error) (err error) {
 		}
 	}()
 	return fn()
-}
-
-// write records what became of the items. It appends last: the locks of the appended keys are held until the commit.
-func (b *batch) write(ctx context.Context, items []item, waited bool) error {
-	b.items = items
-	db := b.db(b.tx)
-	var (
-		processed []uuid.UUID
-		parks     = outboxdb.WaitingInsertParams{Consumer: b.c.Name, Lane: b.lane}
-		gone      = outboxdb.WaitingDeleteParams{Consumer: b.c.Name}
-		held      []*item
-	)
-	for i := range items {
-		it := &items[i]
-		b.counts[it.outcome]++
-		if it.outcome == parked {
-			if !waited {
-				parks.Keys = append(parks.Keys, it.event.Key)
-				parks.Positions = append(parks.Positions, it.event.Pos)
-				parks.EventIds = append(parks.EventIds, it.event.ID)
-			}
-			continue
-		}
-		if waited {
-			gone.Keys, gone.Positions = append(gone.Keys, it.event.Key), append(gone.Positions, it.event.Pos)
-		}
-		switch it.outcome {
-		case applied:
-			processed = append(processed, it.event.ID)
-		case duplicate:
-			if err := b.logAttempt(ctx, db, b.c.Name, it.event.ID, 1, "duplicate", nil); err != nil {
-				return err
-			}
-		case failed, suspect, external:
-			held = append(held, it)
-		case pending, parked:
-			return errors.New("outbox: an event was left without an outcome")
-		}
-	}
-	if len(processed) > 0 {
-		if err := b.q.ProcessedInsert(ctx, db, outboxdb.ProcessedInsertParams{Consumer: b.c.Name, EventIds: processed}); err != nil {
-			return err
-		}
-	}
-	if len(parks.Keys) > 0 {
-		if err := b.q.WaitingInsert(ctx, db, parks); err != nil {
-			return err
-		}
-	}
-	if len(gone.Keys) > 0 {
-		if err := b.q.WaitingDelete(ctx, db, gone); err != nil {
-			return err
-		}
-	}
-	if err := b.writeHolds(ctx, db, held); err != nil {
-		return err
-	}
-	if waited {
-		ids := make([]uuid.UUID, len(b.settledHolds))
-		for i, h := range b.settledHolds {
-			ids[i] = h.EventID
-		}
-		if err := b.q.HoldLift(ctx, db, outboxdb.HoldLiftParams{Consumer: b.c.Name, EventIds: ids}); err != nil {
-			return err
-		}
-	}
-	if b.blamed && len(items) > 0 && items[0].outcome == suspect {
-		if err := b.q.DrainForgive(ctx, db, outboxdb.DrainForgiveParams{Consumer: b.c.Name, Lane: b.lane}); err != nil {
-			return err
-		}
-	}
-	b.wakes = len(b.tx.appended) > 0
-	return b.schema.write(ctx, b.tx.Tx, b.tx.appended)
 }

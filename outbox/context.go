@@ -36,6 +36,11 @@ func withDelivery(ctx context.Context, e *stored, tx *handlerTx) context.Context
 	return context.WithValue(ctx, deliveryKey{}, &delivery{eventID: e.ID, tx: tx})
 }
 
+// withSet is the context of a set-based handler: no single event is the cause of what it does.
+func withSet(ctx context.Context, tx *handlerTx) context.Context {
+	return context.WithValue(ctx, deliveryKey{}, &delivery{tx: tx})
+}
+
 func deliveryFrom(ctx context.Context) *delivery {
 	d, _ := ctx.Value(deliveryKey{}).(*delivery)
 	return d

@@ -21,12 +21,21 @@ const (
 	drainCommit = 2 * time.Second
 	// drainKeys is how many keys the handlers of one batch may append to: each takes a lock until the commit.
 	drainKeys = 64
+	// drainCareful is how many events a batch takes that sends each statement alone.
+	drainCareful = 64
 	// drainLoneTries is how often an event may roll back a batch that holds nothing else before it is escalated.
 	drainLoneTries = 5
 )
 
 // errUncovered says that the database subscribes the consumer to more than this program's code handles.
 var errUncovered = errors.New("outbox: the consumer's subscriptions go beyond this program's code")
+
+// errUnclear says that nobody knows how far a batch came, errTwice that an event in it had been processed before, or is
+// held, which no later drain should come to see.
+var (
+	errUnclear = errors.New("outbox: statements of a batch could not be sent together")
+	errTwice   = errors.New("outbox: an event of a batch had been dealt with before")
+)
 
 // IsUncovered reports whether a drain or a delivery was refused because this program's code does not cover the
 // consumer's subscriptions: another build must do it.
@@ -43,9 +52,6 @@ func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.D
 		return false, errUncovered
 	}
 	d := &drain{Engine: e, c: c, lane: lane.Lane, jobID: jobID, limit: drainBatch}
-	if err := d.suspect(ctx); err != nil {
-		return false, fmt.Errorf("outbox: drain %s/%d: %w", c.Name, lane.Lane, err)
-	}
 	for end := time.Now().Add(slice); ; {
 		left, err := d.batch(ctx)
 		switch {
@@ -88,48 +94,69 @@ type drain struct {
 	took      int  // how many of them it came to
 	at        int  // the one it was at; 0 also where that is not known
 	waitTurn  bool // the next batch is the window's turn, even if holds are settled
+	careful   bool // the next batch sends its statements one by one
+	probe     bool // the next batch asks which of its events were processed before
 }
 
-// suspect looks for drains of this lane that died in a batch. It must know before the first event is run again: what
-// killed a process may kill this one, and then nobody remembers. So the try is written down, in a transaction of its
-// own, and the batch is halved with each, until a single event is left to blame.
+// reading is what a batch learns in its first round trip.
+type reading struct {
+	locked  bool
+	crashed []int64
+	state   outboxdb.DrainStateRow
+	items   []item
+}
+
+// open begins a batch: the lane's lock, the state of things and, if it is their turn, the events ahead of the cursor.
+// The drain's own job is completed in its first batch, also when another drain has the lane.
+func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
+	r := &reading{}
+	tx, err := d.pipeline(ctx, func(b *pgx.Batch) {
+		b.Queue(d.schema.sql(outboxdb.DrainTurn), int32(d.lane), d.c.Name).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&r.locked)
+		})
+		if !d.completed {
+			_, _ = d.q.JobComplete(ctx, d.queued(b), d.jobID)
+			b.Queue(d.schema.sql(outboxdb.DrainCrashed), QueueName(d.c.Name), d.jobID, int32(d.lane)).Query(func(rows pgx.Rows) (err error) {
+				r.crashed, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+				return err
+			})
+		}
+		queueRow(b, &r.state, d.schema.sql(outboxdb.DrainState), d.waitTurn, d.c.Name, d.lane)
+		b.Queue(d.schema.sql(outboxdb.DrainWindow), d.c.Name, d.probe, d.lane, int32(drainScan), int32(d.limit)).
+			Query(func(rows pgx.Rows) (err error) {
+				r.items, err = scanItems(rows, d.limit)
+				return err
+			})
+	})
+	return tx, r, err
+}
+
+// queued returns what queues generated queries on b.
+func (e *Engine) queued(b *pgx.Batch) outboxdb.DBTX { return e.db(queueDB{batch: b}) }
+
+// suspect notes, in the transaction that has the lane, that drains of it died in a batch. That must be known before
+// their events are run again: what killed a process may kill this one, and then nobody remembers. So the try is written
+// down, in a transaction of its own, and the batch is halved with each, until a single event is left to blame.
 //
 // A drain's job is completed by its first batch (or when it finds the lane taken). One that has run for a while and
 // is not completed, while nobody has the lane, died before that; one that died later leaves no trace, and the
 // next drain of the lane, which begins where it died, does.
-func (d *drain) suspect(ctx context.Context) error {
-	crashed := outboxdb.DrainCrashedParams{Queue: QueueName(d.c.Name), JobID: d.jobID, Lane: int32(d.lane)}
-	if dead, err := d.q.DrainCrashed(ctx, d.db(d.pool), crashed); err != nil || len(dead) == 0 {
+func (d *drain) suspect(ctx context.Context, tx *pipelined, r *reading) error {
+	db := d.db(tx)
+	last := r.state.Pos
+	if n := min(len(r.items), triedLimit(r.state.Tries)); n > 0 {
+		last = r.items[n-1].event.Pos
+	}
+	tries, err := d.q.DrainMarkTry(ctx, db, outboxdb.DrainMarkTryParams{SuspectPos: last, Consumer: d.c.Name, Lane: d.lane})
+	if err != nil {
 		return err
 	}
-	return d.inTx(ctx, func(tx pgx.Tx) error {
-		db := d.db(tx)
-		if ok, err := d.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(d.lane), Consumer: d.c.Name}); err != nil || !ok {
-			return err // a live drain has the lane
-		}
-		dead, err := d.q.DrainCrashed(ctx, db, crashed)
-		if err != nil || len(dead) == 0 {
-			return err // it had the lane, and is through
-		}
-		state, err := d.q.DrainState(ctx, db, outboxdb.DrainStateParams{Consumer: d.c.Name, Lane: d.lane})
-		if err != nil {
-			return err
-		}
-		rows, last, err := d.window(ctx, db, state.Pos, triedLimit(state.Tries))
-		if err != nil {
-			return err
-		}
-		if len(rows) > 0 {
-			last = rows[len(rows)-1].Pos
-		}
-		tries, err := d.q.DrainMarkTry(ctx, db, outboxdb.DrainMarkTryParams{SuspectPos: last, Consumer: d.c.Name, Lane: d.lane})
-		if err != nil {
-			return err
-		}
-		d.log.Warn("drain: a batch of this lane ended with its process or its connection; smaller batches until it is passed",
-			"consumer", d.c.Name, "lane", d.lane, "tries", tries)
-		return d.q.DrainBuryJobs(ctx, db, dead)
-	})
+	d.log.Warn("drain: a batch of this lane ended with its process or its connection; smaller batches until it is passed",
+		"consumer", d.c.Name, "lane", d.lane, "tries", tries)
+	if err := d.q.DrainBuryJobs(ctx, db, r.crashed); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
 }
 
 // triedLimit is how many events a batch takes after so many that died.
@@ -138,6 +165,14 @@ func triedLimit(tries int32) int { return max(1, drainBatch>>min(tries, 30)) }
 // narrow answers a batch that was rolled back as a whole: half of it next time, and in the end a single event that
 // does it again and again leaves the lane.
 func (d *drain) narrow(ctx context.Context, cause error) error {
+	switch {
+	case errors.Is(cause, errUnclear) && !d.careful:
+		d.careful, d.limit = true, min(d.limit, drainCareful)
+		return nil
+	case errors.Is(cause, errTwice) && !d.probe:
+		d.probe = true
+		return nil
+	}
 	if !transient(cause) {
 		d.log.Error("drain: batch rolled back", "consumer", d.c.Name, "lane", d.lane, "events", d.took, "error", cause)
 	}
@@ -169,107 +204,61 @@ func (d *drain) narrow(ctx context.Context, cause error) error {
 func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	d.began, d.took, d.at = false, 0, unknown
 	began := time.Now()
-	var b *batch
-	err = d.inTx(ctx, func(tx pgx.Tx) error {
-		db := d.db(tx)
-		ok, err := d.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(d.lane), Consumer: d.c.Name})
-		if err != nil {
-			return err
-		}
-		if d.jobID != 0 && !d.completed {
-			if _, err := d.q.JobComplete(ctx, db, d.jobID); err != nil {
-				return err
-			}
-		}
-		if !ok {
-			return nil
-		}
-		state, err := d.q.DrainState(ctx, db, outboxdb.DrainStateParams{Consumer: d.c.Name, Lane: d.lane})
-		switch {
-		case err != nil:
-			return err
-		case state.Paused:
-			return nil
-		case !d.c.covers(state.Patterns):
-			return errUncovered
-		}
-		limit := min(d.limit, triedLimit(state.Tries))
-		b = &batch{drain: d, tx: newHandlerTx(tx), deadline: began.Add(drainCommit)}
-		if drainBatch>>min(state.Tries, 30) < 1 {
-			b.blamed, d.escalate = true, true
-			d.cause = errors.New("the process died again and again in a batch with this event alone")
-		}
-		if state.Settled && !d.waitTurn {
-			return b.settled(ctx, limit)
-		}
-		return b.ahead(ctx, state.Pos, limit)
-	})
+	tx, r, err := d.open(ctx)
 	if err != nil {
 		return false, err
 	}
-	d.completed = true
-	if b == nil {
+	defer tx.end()
+	switch {
+	case len(r.crashed) > 0:
+		return true, d.suspect(ctx, tx, r)
+	case !r.locked || r.state.Paused:
+		if err := tx.Commit(ctx); err != nil {
+			return false, err
+		}
+		d.completed = true
 		return false, nil
+	case !d.c.covers(r.state.Patterns):
+		return false, errUncovered
 	}
+	b := &batch{drain: d, tx: newHandlerTx(tx.Tx), reading: r, deadline: began.Add(drainCommit)}
+	limit := min(d.limit, triedLimit(r.state.Tries))
+	if drainBatch>>min(r.state.Tries, 30) < 1 {
+		b.blamed, d.escalate = true, true
+		d.cause = errors.New("the process died again and again in a batch with this event alone")
+	}
+	if r.state.Ahead {
+		err = b.ahead(ctx, limit)
+	} else {
+		err = b.settled(ctx, limit)
+	}
+	if err != nil {
+		return false, err
+	}
+	tx.commits()
+	d.completed = true
 	d.waitTurn = !d.waitTurn && b.released
-	d.lone, d.escalate, d.cause = 0, false, nil
+	d.lone, d.escalate, d.cause, d.careful, d.probe = 0, false, nil, false, false
 	d.limit = min(2*d.limit, drainBatch)
-	if b.wakes {
+	if len(b.tx.appended) > 0 {
 		Wake()
 	}
 	b.logDone(time.Since(began))
-	if b.full {
-		return true, nil
-	}
-	// The lock is free again. A wake-up that came while it was held found it taken and left: look once more.
-	more, err = d.q.DrainPending(ctx, d.db(d.pool), outboxdb.DrainPendingParams{Consumer: d.c.Name, Lane: d.lane})
-	if err != nil {
-		d.began = false
-	}
-	return more, err
-}
-
-// window reads the events ahead of the cursor that the consumer subscribes to, and how far that has looked.
-func (d *drain) window(ctx context.Context, db outboxdb.DBTX, cursor int64, limit int) ([]outboxdb.DrainWindowRow, int64, error) {
-	last, err := d.q.DrainScan(ctx, db, outboxdb.DrainScanParams{Lane: d.lane, Cursor: cursor, Scan: drainScan})
-	if err != nil || last <= cursor {
-		return nil, cursor, err
-	}
-	rows, err := d.q.DrainWindow(ctx, db, outboxdb.DrainWindowParams{
-		Consumer: d.c.Name, Lane: d.lane, Cursor: cursor, LastPos: last, Batch: int32(limit),
-	})
-	return rows, last, err
+	return b.full || b.pending, nil
 }
 
 // ahead runs the events after the cursor.
-func (b *batch) ahead(ctx context.Context, cursor int64, limit int) error {
-	rows, last, err := b.window(ctx, b.db(b.tx), cursor, limit)
-	if err != nil || last <= cursor {
-		return err
+func (b *batch) ahead(ctx context.Context, limit int) error {
+	if len(b.items) >= limit {
+		b.items, b.full = b.items[:limit], true
 	}
-	items := make([]item, len(rows))
-	for i := range rows {
-		if !b.c.takes(rows[i].Type) {
+	for i := range b.items {
+		if !b.c.takes(b.items[i].event.Type) {
 			return errUncovered // subscribed to since the state was read
 		}
-		items[i] = newItem(rows[i])
 	}
-	b.began, b.took = true, len(items)
-	if len(items) == limit {
-		last, b.full = items[len(items)-1].event.Pos, true
-	}
-	done, err := b.run(ctx, items)
-	if err != nil {
-		return err
-	}
-	b.at, b.took = unknown, done
-	if done < len(items) {
-		last, b.full = items[done].event.Pos-1, true
-	}
-	if err := b.write(ctx, items[:done], false); err != nil {
-		return err
-	}
-	return b.q.DrainAdvance(ctx, b.db(b.tx), outboxdb.DrainAdvanceParams{Pos: last, Consumer: b.c.Name, Lane: b.lane})
+	b.began, b.took = true, len(b.items)
+	return b.run(ctx)
 }
 
 // settled runs what waited behind settled holds, in order, and lifts each hold behind which nothing is left.
@@ -293,17 +282,11 @@ func (b *batch) settled(ctx context.Context, limit int) error {
 	if err != nil {
 		return err
 	}
-	items := make([]item, len(rows))
+	b.items = make([]item, len(rows))
 	for i := range rows {
-		items[i] = newItem(outboxdb.DrainWindowRow(rows[i]))
+		b.items[i] = newItem(outboxdb.DrainWindowRow(rows[i]))
 	}
-	b.began, b.took = true, len(items)
-	b.full = len(items) == limit || len(holds) == drainBatch
-	done, err := b.run(ctx, items)
-	if err != nil {
-		return err
-	}
-	b.at, b.took = unknown, done
-	b.full = b.full || done < len(items)
-	return b.write(ctx, items[:done], true)
+	b.began, b.took = true, len(b.items)
+	b.full = len(b.items) == limit || len(holds) == drainBatch
+	return b.run(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,6 +77,7 @@ type Engine struct {
 	schema Schema
 	q      *outboxdb.Queries
 	log    *slog.Logger
+	paces  sync.Map // of *pace, by consumer
 }
 
 // NewEngine returns an engine over the tables that pool finds.

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -60,6 +61,16 @@ type Received[T any] struct {
 	// Consumer is who it is delivered to, Attempt the how-manieth delivery begun to it, from 1.
 	Consumer string
 	Attempt  int
+}
+
+// Context returns a context whose appended events carry this event's correlation id and name it as their cause. In a
+// handler of single events the context it is called with does so already.
+func (r Received[T]) Context(ctx context.Context) context.Context {
+	d := delivery{eventID: r.ID}
+	if outer := deliveryFrom(ctx); outer != nil {
+		d.tx = outer.tx
+	}
+	return context.WithValue(WithCorrelationID(ctx, r.CorrelationID), deliveryKey{}, &d)
 }
 
 // InvalidEventError says which field of an event an Append refused. Nothing was written.

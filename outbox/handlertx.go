@@ -16,40 +16,99 @@ var errOwned = errors.New("outbox: the engine ends this transaction: a handler m
 type handlerTx struct {
 	pgx.Tx
 	batch    *pgx.Batch
+	owners   []owner // of each queued statement
+	at       owner   // of what is queued now
+	sent     int     // statements sent so far
+	single   bool    // send each statement alone
+	failure  *failure
 	appended []stored
+}
+
+// owner tells whose a queued statement is: that of the event in that place of a batch, by its handler or, around it,
+// by the engine.
+type owner struct {
+	item    int
+	handler bool
+}
+
+// ours is the owner of what the engine writes for a whole batch.
+var ours = owner{item: unknown}
+
+// failure is what went wrong with a sent statement.
+type failure struct {
+	owner
+	err error
+	// Nothing that was sent with it may be relied upon, not even a savepoint.
+	unclear bool
 }
 
 // Batch returns a batch on which the handler of the present context can queue statements instead of sending them one
 // by one: those of many events then travel in few round trips. They are sent, in order, before the transaction
 // ends and before any statement the handler sends through its tx. Do not keep it beyond the call of the handler.
-// An error of a queued statement counts as the error of the handler that queued it.
+// An error of a queued statement, and of a function that the handler gave it to call with its result, counts as the
+// error of the handler that queued it. Queue without such functions where you can: what comes after a result that
+// somebody waits for cannot travel with it.
 //
-// It panics outside of a handler registered with Handle.
+// It panics outside of a handler registered with Handle or HandleBatch.
 func Batch(ctx context.Context) *pgx.Batch {
 	d := deliveryFrom(ctx)
 	if d == nil || d.tx == nil {
-		panic("outbox: Batch called outside of a handler registered with Handle")
+		panic("outbox: Batch called outside of a handler registered with Handle or HandleBatch")
 	}
 	return d.tx.batch
 }
 
-func newHandlerTx(tx pgx.Tx) *handlerTx { return &handlerTx{Tx: tx, batch: &pgx.Batch{}} }
-
-// take empties the batch and returns what was in it. The batch itself stays the one that handlers were given.
-func (t *handlerTx) take() *pgx.Batch {
-	queued := *t.batch
-	*t.batch = pgx.Batch{}
-	return &queued
+func newHandlerTx(tx pgx.Tx) *handlerTx {
+	return &handlerTx{Tx: tx, batch: &pgx.Batch{}, at: ours}
 }
 
-// flush sends what is queued.
+// belongs says whose the statements are that are queued from here on.
+func (t *handlerTx) belongs(to owner) {
+	for len(t.owners) < t.batch.Len() {
+		t.owners = append(t.owners, t.at)
+	}
+	t.at = to
+}
+
+// take empties the batch and returns what was in it. The batch itself stays the one that handlers were given.
+func (t *handlerTx) take() (*pgx.Batch, []owner) {
+	t.belongs(t.at)
+	queued, owners := *t.batch, t.owners
+	*t.batch, t.owners = pgx.Batch{}, nil
+	return &queued, owners
+}
+
+// drop forgets what was queued after the first n statements.
+func (t *handlerTx) drop(n int) {
+	t.batch.QueuedQueries = t.batch.QueuedQueries[:n]
+	t.owners = t.owners[:min(n, len(t.owners))]
+}
+
+// waits reports whether somebody wants to see a result of what is queued.
+func (t *handlerTx) waits() bool {
+	for _, q := range t.batch.QueuedQueries {
+		if q.Fn != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// flush sends what is queued. What failed is also kept in failure: the handler that is told of it may be another's.
 func (t *handlerTx) flush(ctx context.Context) error {
+	if t.failure != nil {
+		return t.failure.err
+	}
 	if t.batch.Len() == 0 {
 		return nil
 	}
-	batch := t.take()
+	batch, owners := t.take()
+	t.sent += batch.Len()
+	if t.single {
+		return t.flushSingly(ctx, batch, owners)
+	}
 	results := t.Tx.SendBatch(ctx, batch)
-	for _, q := range batch.QueuedQueries {
+	for i, q := range batch.QueuedQueries {
 		var err error
 		if q.Fn != nil {
 			err = q.Fn(results)
@@ -58,10 +117,29 @@ func (t *handlerTx) flush(ctx context.Context) error {
 		}
 		if err != nil {
 			_ = results.Close() // the first error is the one that counts
+			t.failure = &failure{owner: owners[i], err: err, unclear: errors.As(err, new(pgx.ErrPreprocessingBatch))}
 			return err
 		}
 	}
-	return results.Close()
+	if err := results.Close(); err != nil {
+		t.failure = &failure{owner: ours, err: err, unclear: true}
+		return err
+	}
+	return nil
+}
+
+// flushSingly sends statement by statement. One that cannot even be prepared, or whose arguments cannot be encoded, then
+// takes nothing else with it.
+func (t *handlerTx) flushSingly(ctx context.Context, batch *pgx.Batch, owners []owner) error {
+	for i, q := range batch.QueuedQueries {
+		one := &pgx.Batch{}
+		one.Queue(q.SQL, q.Arguments...).Fn = q.Fn
+		if err := t.Tx.SendBatch(ctx, one).Close(); err != nil {
+			t.failure = &failure{owner: owners[i], err: err}
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *handlerTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {

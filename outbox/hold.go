@@ -11,7 +11,7 @@ import (
 )
 
 // writeHolds takes events out of the lane: each gets a hold and, unless it is dead at once, a deliver job. In a batch
-// of what waited, an event that fails takes the place of the settled hold it waited for.
+// of what waited, an event that fails takes the place of the settled hold it waited for. db queues.
 func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item) error {
 	if len(items) == 0 {
 		return nil
@@ -36,15 +36,11 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 			d.MaxAttempts--
 			d.After = b.backoff(b.c, 1)
 			buried = d.MaxAttempts < 1 || IsPermanent(it.err)
-			if err := b.logAttempt(ctx, db, b.c.Name, it.event.ID, 1, "failed", it.err); err != nil {
-				return err
-			}
+			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 1, "failed", it.err)
 			b.logFailed(it, buried)
 		case suspect:
 			reason = "suspect"
-			if err := b.logAttempt(ctx, db, b.c.Name, it.event.ID, 0, "suspect", it.err); err != nil {
-				return err
-			}
+			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 0, "suspect", it.err)
 			b.logFailed(it, false)
 		}
 		h.EventIds = append(h.EventIds, it.event.ID)
@@ -70,21 +66,15 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		for n, i := range withJob {
 			h.JobIds[i] = ids[n]
 		}
-		if err := b.q.JobsRunSoon(ctx, db, ids); err != nil {
-			return err
-		}
+		_ = b.q.JobsRunSoon(ctx, db, ids)
 	}
 	if len(replaced) > 0 {
-		if err := b.q.HoldDelete(ctx, db, outboxdb.HoldDeleteParams{Consumer: b.c.Name, EventIds: replaced}); err != nil {
-			return err
-		}
+		_ = b.q.HoldDelete(ctx, db, outboxdb.HoldDeleteParams{Consumer: b.c.Name, EventIds: replaced})
 	}
-	if err := b.q.HoldInsert(ctx, db, h); err != nil {
-		return err
-	}
+	_ = b.q.HoldInsert(ctx, db, h)
 	if len(dead.EventIds) > 0 {
 		dead.Consumer = b.c.Name
-		return b.q.HoldBury(ctx, db, dead)
+		_ = b.q.HoldBury(ctx, db, dead)
 	}
 	return nil
 }
@@ -139,7 +129,7 @@ func (b *batch) logDone(took time.Duration) {
 		return
 	}
 	if b.cfg.LogDeliveries {
-		for i := range b.items {
+		for i := range b.items[:b.done] {
 			if it := &b.items[i]; it.outcome == applied || it.outcome == duplicate {
 				b.log.Info("delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
 					"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", it.outcome.String())

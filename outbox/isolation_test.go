@@ -91,7 +91,7 @@ func TestEngineLocksFirst(t *testing.T) {
 	require.NoError(t, r.Maintain(t.Context()))
 
 	first := trace.afterBegin()
-	for name, n := range map[string]int{"RelayLock": 2, "LaneLock": 1, "MaintainLock": 3, "ConsumerRegisterLock": 1} {
+	for name, n := range map[string]int{"RelayLock": 2, "DrainTurn": 1, "MaintainLock": 3, "ConsumerRegisterLock": 1} {
 		require.GreaterOrEqual(t, first[name], n, "%v", first)
 		delete(first, name)
 	}

@@ -47,6 +47,7 @@ type Consumer struct {
 	Concurrency int
 
 	tx       func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error
+	set      func(ctx context.Context, tx pgx.Tx, es []*stored, attempt int) error
 	external func(ctx context.Context, e *stored, attempt int) (record, error)
 }
 
@@ -95,6 +96,34 @@ func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx
 				return err
 			}
 			return fn(ctx, tx, received)
+		}
+	})
+}
+
+// HandleBatch registers a consumer whose work is in the database and set-based: fn gets up to some hundred events at once,
+// in the order of the log, several of a key perhaps, and works in the transaction that records them all as processed.
+// One statement for all of them is several times faster than one for each.
+//
+// When fn returns an error or panics, what it did is undone and it is called again with fewer events, in the end
+// with each alone, so that only the one that fails is held up. An event of its own job comes alone, too.
+// Events that fn appends carry the correlation id and the cause that it gives them: see Received.Context.
+// Data that does not decode counts as a failed attempt of that event.
+//
+// It is otherwise, and panics, like Handle.
+func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, events []Received[T]) error, opts ...Option) {
+	r.add(consumer, KindTx, opts, func(c *Consumer) {
+		c.set = func(ctx context.Context, tx pgx.Tx, es []*stored, attempt int) error {
+			events := make([]Received[T], len(es))
+			for i, e := range es {
+				var err error
+				if events[i], err = receive[T](c.Name, e, attempt); err != nil {
+					return err
+				}
+			}
+			return fn(ctx, tx, events)
+		}
+		c.tx = func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error {
+			return c.set(ctx, tx, []*stored{e}, attempt)
 		}
 	})
 }

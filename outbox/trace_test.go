@@ -15,17 +15,31 @@ type statements struct {
 	sent map[*pgx.Conn][]string
 }
 
-func (s *statements) TraceQueryStart(ctx context.Context, conn *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+func (s *statements) note(conn *pgx.Conn, sql string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sent == nil {
 		s.sent = map[*pgx.Conn][]string{}
 	}
-	s.sent[conn] = append(s.sent[conn], q.SQL)
+	s.sent[conn] = append(s.sent[conn], sql)
+}
+
+func (s *statements) TraceQueryStart(ctx context.Context, conn *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	s.note(conn, q.SQL)
 	return ctx
 }
 
 func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (s *statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (s *statements) TraceBatchQuery(_ context.Context, conn *pgx.Conn, q pgx.TraceBatchQueryData) {
+	s.note(conn, q.SQL)
+}
+
+func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 var queryName = regexp.MustCompile(`^-- name: (\w+)`)
 
@@ -36,7 +50,8 @@ func (s *statements) afterBegin() map[string]int {
 	first := map[string]int{}
 	for _, sent := range s.sent {
 		for i := range sent {
-			if !strings.Contains(sent[i], "set local lock_timeout") || i+1 == len(sent) {
+			bounds := strings.Contains(sent[i], "set local lock_timeout") || strings.Contains(sent[i], "EngineBounds")
+			if !bounds || i+1 == len(sent) {
 				continue
 			}
 			if name := queryName.FindStringSubmatch(sent[i+1]); name != nil {

@@ -15,7 +15,7 @@ import (
 
 const EventForDelivery = `-- name: EventForDelivery :one
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
-       e.source, e.schema_version, e.occurred_at, false AS held,
+       e.source, e.schema_version, e.occurred_at, 0::integer AS held,
        EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = e.id) AS processed
   FROM /*schema*/events e LEFT JOIN /*schema*/event_edits x ON x.consumer = $1 AND x.event_id = e.id
  WHERE e.lane = $2 AND e.pos = $3
@@ -40,7 +40,7 @@ type EventForDeliveryRow struct {
 	Source        string
 	SchemaVersion int32
 	OccurredAt    time.Time
-	Held          bool
+	Held          int32
 	Processed     bool
 }
 

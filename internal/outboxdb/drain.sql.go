@@ -40,20 +40,37 @@ func (q *Queries) DeliveryLogInsert(ctx context.Context, db DBTX, arg DeliveryLo
 }
 
 const DrainAdvance = `-- name: DrainAdvance :exec
-UPDATE /*schema*/cursors
-   SET pos = $1,
-       tries = CASE WHEN $1 >= suspect_pos THEN 0 ELSE tries END
- WHERE consumer = $2 AND lane = $3
+UPDATE /*schema*/cursors c
+   SET pos = n.pos,
+       tries = CASE WHEN n.pos >= c.suspect_pos THEN 0 ELSE c.tries END
+  FROM (SELECT greatest($3::bigint, CASE WHEN $4::boolean THEN
+           (SELECT max(a.pos) FROM (SELECT e.pos FROM /*schema*/events e
+                                     WHERE e.lane = $2 AND e.pos > $5 AND e.pos <= $6
+                                     ORDER BY e.pos LIMIT $7) AS a) END) AS pos) AS n
+ WHERE c.consumer = $1 AND c.lane = $2 AND n.pos > c.pos
 `
 
 type DrainAdvanceParams struct {
-	Pos      int64
 	Consumer string
 	Lane     int16
+	Pos      int64
+	Past     bool
+	Cursor   int64
+	Head     int64
+	Scan     int32
 }
 
+// To the last event that was dealt with and, when the window held no more, past what nobody wanted of what it looked at.
 func (q *Queries) DrainAdvance(ctx context.Context, db DBTX, arg DrainAdvanceParams) error {
-	_, err := db.Exec(ctx, DrainAdvance, arg.Pos, arg.Consumer, arg.Lane)
+	_, err := db.Exec(ctx, DrainAdvance,
+		arg.Consumer,
+		arg.Lane,
+		arg.Pos,
+		arg.Past,
+		arg.Cursor,
+		arg.Head,
+		arg.Scan,
+	)
 	return err
 }
 
@@ -69,7 +86,7 @@ func (q *Queries) DrainBuryJobs(ctx context.Context, db DBTX, ids []int64) error
 
 const DrainCrashed = `-- name: DrainCrashed :many
 SELECT id FROM /*schema*/river_job
- WHERE state = 'running' AND queue = $1 AND kind = 'outbox_drain' AND id <> $2 AND (args ->> 'lane')::integer = $3::integer
+ WHERE current_setting('pgoutbox.turn', true) = 'lane' AND state = 'running' AND queue = $1 AND kind = 'outbox_drain' AND id <> $2 AND (args ->> 'lane')::integer = $3::integer
    AND (attempted_at IS NULL OR attempted_at < clock_timestamp() - interval '1 second')
 `
 
@@ -153,25 +170,6 @@ func (q *Queries) DrainPending(ctx context.Context, db DBTX, arg DrainPendingPar
 	return column_1, err
 }
 
-const DrainScan = `-- name: DrainScan :one
-SELECT coalesce(max(pos), 0)::bigint
-  FROM (SELECT e.pos FROM /*schema*/events e WHERE e.lane = $1 AND e.pos > $2 ORDER BY e.pos LIMIT $3) AS ahead
-`
-
-type DrainScanParams struct {
-	Lane   int16
-	Cursor int64
-	Scan   int32
-}
-
-// How far a batch may read: every event up to here is committed, whatever commits later comes after it.
-func (q *Queries) DrainScan(ctx context.Context, db DBTX, arg DrainScanParams) (int64, error) {
-	row := db.QueryRow(ctx, DrainScan, arg.Lane, arg.Cursor, arg.Scan)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
-}
-
 const DrainSettled = `-- name: DrainSettled :many
 SELECT event_id, key FROM /*schema*/holds
  WHERE consumer = $1 AND lane = $2 AND settled_at IS NOT NULL ORDER BY pos LIMIT $3
@@ -209,44 +207,74 @@ func (q *Queries) DrainSettled(ctx context.Context, db DBTX, arg DrainSettledPar
 }
 
 const DrainState = `-- name: DrainState :one
-SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, k.suspect_pos,
+SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
-       EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled
-  FROM /*schema*/consumers c JOIN /*schema*/cursors k ON k.consumer = c.name
- WHERE c.name = $1 AND k.lane = $2
+       (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
+                                              AND ($1::boolean OR NOT h.settled)
+                                         THEN 'ahead' ELSE '' END, true) = 'ahead')::boolean AS ahead
+  FROM /*schema*/consumers c
+  JOIN /*schema*/cursors k ON k.consumer = c.name
+  CROSS JOIN /*schema*/relay_state r
+  CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM /*schema*/holds h
+                                      WHERE h.consumer = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled) AS h
+ WHERE c.name = $2 AND k.lane = $3
 `
 
 type DrainStateParams struct {
+	Ahead    bool
 	Consumer string
 	Lane     int16
 }
 
 type DrainStateRow struct {
-	Paused     bool
-	Pos        int64
-	Tries      int32
-	SuspectPos int64
-	Patterns   []string
-	Settled    bool
+	Paused   bool
+	Pos      int64
+	Tries    int32
+	Settled  bool
+	Head     int64
+	Patterns []string
+	Ahead    bool
 }
 
+// Everything up to head is committed: what the next statement reads up to there, no later one finds more of.
 func (q *Queries) DrainState(ctx context.Context, db DBTX, arg DrainStateParams) (DrainStateRow, error) {
-	row := db.QueryRow(ctx, DrainState, arg.Consumer, arg.Lane)
+	row := db.QueryRow(ctx, DrainState, arg.Ahead, arg.Consumer, arg.Lane)
 	var i DrainStateRow
 	err := row.Scan(
 		&i.Paused,
 		&i.Pos,
 		&i.Tries,
-		&i.SuspectPos,
-		&i.Patterns,
 		&i.Settled,
+		&i.Head,
+		&i.Patterns,
+		&i.Ahead,
 	)
 	return i, err
 }
 
+const DrainTurn = `-- name: DrainTurn :one
+SELECT (set_config('pgoutbox.turn', CASE WHEN pg_try_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + $1::integer)
+                                         THEN 'lane' ELSE '' END, true) = 'lane')::boolean AS locked
+  FROM /*schema*/consumers c WHERE c.name = $2
+`
+
+type DrainTurnParams struct {
+	Lane     int32
+	Consumer string
+}
+
+// The lane's lock, a statement of its own, before any read. What follows in the same pipeline is sent before we know
+// whether we got it: the setting tells it, and it reads nothing when we did not.
+func (q *Queries) DrainTurn(ctx context.Context, db DBTX, arg DrainTurnParams) (bool, error) {
+	row := db.QueryRow(ctx, DrainTurn, arg.Lane, arg.Consumer)
+	var locked bool
+	err := row.Scan(&locked)
+	return locked, err
+}
+
 const DrainWaiting = `-- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, false AS held,
+       e.schema_version, e.occurred_at, 0::integer AS held,
        (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = w.consumer AND p.event_id = e.id)
         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = w.consumer AND h.event_id = e.id))::boolean AS processed
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
@@ -273,7 +301,7 @@ type DrainWaitingRow struct {
 	Source        string
 	SchemaVersion int32
 	OccurredAt    time.Time
-	Held          bool
+	Held          int32
 	Processed     bool
 }
 
@@ -315,11 +343,17 @@ func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingPar
 const DrainWindow = `-- name: DrainWindow :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
-       EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $1 AND h.key = e.key) AS held,
-       (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = e.id)
-        OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $1 AND h.event_id = e.id))::boolean AS processed
-  FROM /*schema*/events e
- WHERE e.lane = $2 AND e.pos > $3 AND e.pos <= $4
+       -- 2: by this very event; 1: by another of its key.
+       coalesce((SELECT max(CASE WHEN h.event_id = e.id THEN 2 ELSE 1 END)
+                   FROM /*schema*/holds h WHERE h.consumer = $1 AND h.key = e.key), 0)::integer AS held,
+       ($2::boolean
+        AND (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = e.id)
+             OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $1 AND h.event_id = e.id)))::boolean AS processed
+  FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at FROM /*schema*/events a
+         WHERE a.lane = $3
+           AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $3)
+         ORDER BY a.pos LIMIT $4) AS e
+ WHERE current_setting('pgoutbox.turn', true) = 'ahead'
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
                 WHERE s.consumer = $1 AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
  ORDER BY e.pos LIMIT $5
@@ -327,9 +361,9 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
 
 type DrainWindowParams struct {
 	Consumer string
+	Probe    bool
 	Lane     int16
-	Cursor   int64
-	LastPos  int64
+	Scan     int32
 	Batch    int32
 }
 
@@ -346,16 +380,18 @@ type DrainWindowRow struct {
 	Source        string
 	SchemaVersion int32
 	OccurredAt    time.Time
-	Held          bool
+	Held          int32
 	Processed     bool
 }
 
+// The wanted among the next scan events after the cursor, but not more than a batch. Whether one was processed before is
+// asked only on probe: the insert into processed_events is what decides, and in the live path it finds none.
 func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParams) ([]DrainWindowRow, error) {
 	rows, err := db.Query(ctx, DrainWindow,
 		arg.Consumer,
+		arg.Probe,
 		arg.Lane,
-		arg.Cursor,
-		arg.LastPos,
+		arg.Scan,
 		arg.Batch,
 	)
 	if err != nil {
@@ -389,6 +425,17 @@ func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParam
 		return nil, err
 	}
 	return items, nil
+}
+
+const EngineBounds = `-- name: EngineBounds :exec
+SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '30s', true),
+       set_config('idle_in_transaction_session_timeout', '10s', true)
+`
+
+// The bounds of a transaction of the engine; as SET LOCAL, they end with it.
+func (q *Queries) EngineBounds(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, EngineBounds)
+	return err
 }
 
 const HoldBury = `-- name: HoldBury :exec

@@ -27,7 +27,7 @@ UPDATE /*schema*/holds SET settled_at = clock_timestamp(), changed_at = clock_ti
 
 -- name: EventForDelivery :one
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
-       e.source, e.schema_version, e.occurred_at, false AS held,
+       e.source, e.schema_version, e.occurred_at, 0::integer AS held,
        EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id) AS processed
   FROM /*schema*/events e LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = e.id
  WHERE e.lane = @lane AND e.pos = @pos;

@@ -3,26 +3,48 @@
 SELECT pg_try_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + @lane::integer) AS locked
   FROM /*schema*/consumers c WHERE c.name = @consumer;
 
+-- name: EngineBounds :exec
+-- The bounds of a transaction of the engine; as SET LOCAL, they end with it.
+SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '30s', true),
+       set_config('idle_in_transaction_session_timeout', '10s', true);
+
+-- name: DrainTurn :one
+-- The lane's lock, a statement of its own, before any read. What follows in the same pipeline is sent before we know
+-- whether we got it: the setting tells it, and it reads nothing when we did not.
+SELECT (set_config('pgoutbox.turn', CASE WHEN pg_try_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + @lane::integer)
+                                         THEN 'lane' ELSE '' END, true) = 'lane')::boolean AS locked
+  FROM /*schema*/consumers c WHERE c.name = @consumer;
+
 -- name: DrainState :one
-SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, k.suspect_pos,
+-- Everything up to head is committed: what the next statement reads up to there, no later one finds more of.
+SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
-       EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled
-  FROM /*schema*/consumers c JOIN /*schema*/cursors k ON k.consumer = c.name
+       (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
+                                              AND (@ahead::boolean OR NOT h.settled)
+                                         THEN 'ahead' ELSE '' END, true) = 'ahead')::boolean AS ahead
+  FROM /*schema*/consumers c
+  JOIN /*schema*/cursors k ON k.consumer = c.name
+  CROSS JOIN /*schema*/relay_state r
+  CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM /*schema*/holds h
+                                      WHERE h.consumer = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled) AS h
  WHERE c.name = @consumer AND k.lane = @lane;
 
--- name: DrainScan :one
--- How far a batch may read: every event up to here is committed, whatever commits later comes after it.
-SELECT coalesce(max(pos), 0)::bigint
-  FROM (SELECT e.pos FROM /*schema*/events e WHERE e.lane = @lane AND e.pos > @cursor ORDER BY e.pos LIMIT @scan) AS ahead;
-
 -- name: DrainWindow :many
+-- The wanted among the next scan events after the cursor, but not more than a batch. Whether one was processed before is
+-- asked only on probe: the insert into processed_events is what decides, and in the live path it finds none.
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
-       EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.key = e.key) AS held,
-       (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id)
-        OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = e.id))::boolean AS processed
-  FROM /*schema*/events e
- WHERE e.lane = @lane AND e.pos > @cursor AND e.pos <= @last_pos
+       -- 2: by this very event; 1: by another of its key.
+       coalesce((SELECT max(CASE WHEN h.event_id = e.id THEN 2 ELSE 1 END)
+                   FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.key = e.key), 0)::integer AS held,
+       (@probe::boolean
+        AND (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id)
+             OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = e.id)))::boolean AS processed
+  FROM (SELECT * FROM /*schema*/events a
+         WHERE a.lane = @lane
+           AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
+         ORDER BY a.pos LIMIT @scan) AS e
+ WHERE current_setting('pgoutbox.turn', true) = 'ahead'
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
                 WHERE s.consumer = @consumer AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
  ORDER BY e.pos LIMIT @batch;
@@ -34,10 +56,15 @@ SELECT (EXISTS (SELECT FROM /*schema*/events e JOIN /*schema*/cursors k ON k.con
     OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))::boolean;
 
 -- name: DrainAdvance :exec
-UPDATE /*schema*/cursors
-   SET pos = @pos,
-       tries = CASE WHEN @pos >= suspect_pos THEN 0 ELSE tries END
- WHERE consumer = @consumer AND lane = @lane;
+-- To the last event that was dealt with and, when the window held no more, past what nobody wanted of what it looked at.
+UPDATE /*schema*/cursors c
+   SET pos = n.pos,
+       tries = CASE WHEN n.pos >= c.suspect_pos THEN 0 ELSE c.tries END
+  FROM (SELECT greatest(@pos::bigint, CASE WHEN @past::boolean THEN
+           (SELECT max(a.pos) FROM (SELECT e.pos FROM /*schema*/events e
+                                     WHERE e.lane = @lane AND e.pos > @cursor AND e.pos <= @head
+                                     ORDER BY e.pos LIMIT @scan) AS a) END) AS pos) AS n
+ WHERE c.consumer = @consumer AND c.lane = @lane AND n.pos > c.pos;
 
 -- name: DrainMarkTry :one
 UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = @suspect_pos
@@ -51,7 +78,7 @@ UPDATE /*schema*/cursors SET tries = 0 WHERE consumer = @consumer AND lane = @la
 -- Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch.
 -- Not those that began just now: they are on their way to the lock.
 SELECT id FROM /*schema*/river_job
- WHERE state = 'running' AND queue = @queue AND kind = 'outbox_drain' AND id <> @job_id AND (args ->> 'lane')::integer = @lane::integer
+ WHERE current_setting('pgoutbox.turn', true) = 'lane' AND state = 'running' AND queue = @queue AND kind = 'outbox_drain' AND id <> @job_id AND (args ->> 'lane')::integer = @lane::integer
    AND (attempted_at IS NULL OR attempted_at < clock_timestamp() - interval '1 second');
 
 -- name: DrainBuryJobs :exec
@@ -64,7 +91,7 @@ SELECT event_id, key FROM /*schema*/holds
 
 -- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, false AS held,
+       e.schema_version, e.occurred_at, 0::integer AS held,
        (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = w.consumer AND p.event_id = e.id)
         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = w.consumer AND h.event_id = e.id))::boolean AS processed
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos

@@ -1,0 +1,122 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// finish records what became of the events that the batch got to, moves the cursor, and commits, in one round trip
+// with what handlers have left to send. It appends last: the locks of the appended keys are held until the commit.
+func (b *batch) finish(ctx context.Context) error {
+	var (
+		items     = b.items[:b.done]
+		processed = outboxdb.ProcessedInsertParams{Consumer: b.c.Name}
+		parks     = outboxdb.WaitingInsertParams{Consumer: b.c.Name, Lane: b.lane}
+		gone      = outboxdb.WaitingDeleteParams{Consumer: b.c.Name}
+		held      []*item
+		twice     []uuid.UUID
+	)
+	b.counts = [parked + 1]int{}
+	for i := range items {
+		it := &items[i]
+		b.counts[it.outcome]++
+		if it.outcome == parked {
+			if !b.released {
+				parks.Keys = append(parks.Keys, it.event.Key)
+				parks.Positions = append(parks.Positions, it.event.Pos)
+				parks.EventIds = append(parks.EventIds, it.event.ID)
+			}
+			continue
+		}
+		if b.released {
+			gone.Keys, gone.Positions = append(gone.Keys, it.event.Key), append(gone.Positions, it.event.Pos)
+		}
+		switch it.outcome {
+		case applied:
+			processed.EventIds = append(processed.EventIds, it.event.ID)
+		case duplicate:
+			twice = append(twice, it.event.ID)
+		case failed, suspect, external:
+			held = append(held, it)
+		case pending, parked:
+			return errors.New("outbox: an event was left without an outcome")
+		}
+	}
+	b.tx.belongs(ours)
+	if len(held) > 0 {
+		// The jobs need a round trip of their own. Nothing of a handler may fail after they are in.
+		if err := b.tx.flush(ctx); err != nil {
+			return err
+		}
+	}
+	db := b.queued(b.tx.batch)
+	for _, id := range twice {
+		_ = b.logAttempt(ctx, db, b.c.Name, id, 1, "duplicate", nil)
+	}
+	if len(processed.EventIds) > 0 {
+		_ = b.q.ProcessedInsert(ctx, db, processed)
+	}
+	if len(parks.Keys) > 0 {
+		_ = b.q.WaitingInsert(ctx, db, parks)
+	}
+	if len(gone.Keys) > 0 {
+		_ = b.q.WaitingDelete(ctx, db, gone)
+	}
+	if err := b.writeHolds(ctx, db, held); err != nil {
+		return err
+	}
+	if b.released {
+		ids := make([]uuid.UUID, len(b.settledHolds))
+		for i, h := range b.settledHolds {
+			ids[i] = h.EventID
+		}
+		_ = b.q.HoldLift(ctx, db, outboxdb.HoldLiftParams{Consumer: b.c.Name, EventIds: ids})
+	} else {
+		b.advance(ctx, db)
+	}
+	if b.blamed && len(items) > 0 && items[0].outcome == suspect {
+		_ = b.q.DrainForgive(ctx, db, outboxdb.DrainForgiveParams{Consumer: b.c.Name, Lane: b.lane})
+	}
+	if len(b.tx.appended) > 0 {
+		b.schema.queueWrite(b.tx.batch, b.tx.appended)
+	}
+	b.at = unknown
+	b.commit()
+	began := time.Now()
+	if err := b.tx.flush(ctx); err != nil {
+		return err
+	}
+	b.Engine.pace(b.c.Name).passed(b.counts[applied], time.Since(began))
+	return nil
+}
+
+// advance moves the cursor past the events that the batch got to.
+func (b *batch) advance(ctx context.Context, db outboxdb.DBTX) {
+	to := outboxdb.DrainAdvanceParams{
+		Consumer: b.c.Name, Lane: b.lane, Pos: b.state.Pos, Cursor: b.state.Pos, Head: b.state.Head, Scan: drainScan,
+	}
+	switch {
+	case b.done < len(b.items):
+		to.Pos = b.items[b.done].event.Pos - 1
+	case b.done > 0:
+		to.Pos = b.items[b.done-1].event.Pos
+	}
+	b.full = b.full || b.done < len(b.items)
+	to.Past = !b.full
+	_ = b.q.DrainAdvance(ctx, db, to)
+}
+
+// commit queues the commit and, after it, a last look at the lane: its lock is free again, and a wake-up that came
+// while it was held found it taken and left.
+func (b *batch) commit() {
+	b.tx.batch.Queue("commit")
+	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainPending), b.c.Name, b.lane).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&b.pending)
+	})
+}
