@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -15,11 +14,6 @@ const (
 	// drainBlame is how many events of a chunk are taken at their statement's word. When still more fail, each of
 	// the chunk's is run alone.
 	drainBlame = 3
-	// drainSegment is how many events travel together before it is known how long theirs take; then as many as take
-	// about drainSegmentTime. A failure makes it one chunk, and each success twice as many: after a failure, those that
-	// travelled behind it are run again.
-	drainSegment     = 64
-	drainSegmentTime = 500 * time.Millisecond
 )
 
 // chunks runs the handlers of a batch, under a savepoint for each few of them. Statements that handlers queue travel
@@ -31,7 +25,6 @@ type chunks struct {
 	open  int // the first item of the savepoint that is open, or unknown
 	count int // calls of handlers under it
 
-	pace     *pace
 	unsent   int // events whose statements are still here
 	soloTo   int // items before this one run alone
 	smallTo  int // items before this one are given to a set-based handler in small sets
@@ -40,7 +33,7 @@ type chunks struct {
 }
 
 func newChunks(b *batch) *chunks {
-	c := &chunks{batch: b, open: unknown, failedAt: unknown, pace: b.pace(b.c.Name)}
+	c := &chunks{batch: b, open: unknown, failedAt: unknown}
 	if b.careful {
 		c.soloTo = len(b.items)
 		b.tx.single = true
@@ -194,7 +187,7 @@ func (c *chunks) send(ctx context.Context) (again bool, err error) {
 	if err := c.tx.flush(ctx); err != nil {
 		return true, c.recover(ctx)
 	}
-	c.pace.passed(n, time.Since(began))
+	c.pace.took(n, time.Since(began))
 	c.unsent = 0
 	return false, nil
 }
@@ -257,40 +250,4 @@ func (c *chunks) recover(ctx context.Context) error {
 	c.next, c.open, c.unsent = start, unknown, 0
 	c.pace.broke()
 	return nil
-}
-
-// pace is what the engine knows of a consumer's statements.
-type pace struct {
-	each   time.Duration // how long those of one event take
-	clean  int           // events that may travel together, as far as failures tell
-	update sync.Mutex
-}
-
-func (e *Engine) pace(consumer string) *pace {
-	p, _ := e.paces.LoadOrStore(consumer, &pace{clean: drainSegment})
-	return p.(*pace)
-}
-
-// segment is how many events of the consumer may travel together.
-func (p *pace) segment() int {
-	p.update.Lock()
-	defer p.update.Unlock()
-	return max(drainChunk, min(p.clean, int(drainSegmentTime/max(1, p.each)), drainBatch))
-}
-
-// passed notes that the statements of n events went through, and in which time; broke that those of an event failed.
-func (p *pace) passed(n int, took time.Duration) {
-	if n < drainChunk {
-		return
-	}
-	p.update.Lock()
-	defer p.update.Unlock()
-	p.each = (3*p.each + took/time.Duration(n)) / 4
-	p.clean = min(2*p.clean, drainBatch)
-}
-
-func (p *pace) broke() {
-	p.update.Lock()
-	defer p.update.Unlock()
-	p.clean = drainChunk
 }

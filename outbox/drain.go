@@ -51,7 +51,7 @@ func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.D
 	if c == nil {
 		return false, errUncovered
 	}
-	d := &drain{Engine: e, c: c, lane: lane.Lane, jobID: jobID, limit: drainBatch}
+	d := &drain{Engine: e, c: c, pace: e.paceOf(c.Name), lane: lane.Lane, jobID: jobID, limit: drainBatch}
 	for end := time.Now().Add(slice); ; {
 		left, err := d.batch(ctx)
 		switch {
@@ -82,6 +82,7 @@ const unknown = -1
 type drain struct {
 	*Engine
 	c    *Consumer
+	pace *pace
 	lane int16
 
 	jobID     int64
@@ -122,7 +123,7 @@ func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
 			})
 		}
 		queueRow(b, &r.state, d.schema.sql(outboxdb.DrainState), d.waitTurn, d.c.Name, d.lane)
-		b.Queue(d.schema.sql(outboxdb.DrainWindow), d.c.Name, d.probe, d.lane, int32(drainScan), int32(d.limit)).
+		b.Queue(d.schema.sql(outboxdb.DrainWindow), d.c.Name, d.lane, d.probe, int32(drainScan), int32(d.limit)).
 			Query(func(rows pgx.Rows) (err error) {
 				r.items, err = scanItems(rows, d.limit)
 				return err

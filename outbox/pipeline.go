@@ -25,6 +25,7 @@ func (e *Engine) pipeline(ctx context.Context, first func(*pgx.Batch)) (*pipelin
 	if err != nil {
 		return nil, err
 	}
+	encodeUUIDs(conn.Conn())
 	b := &pgx.Batch{}
 	b.BeginTx(pgx.TxOptions{BeginQuery: "begin isolation level read committed"})
 	b.Queue(outboxdb.EngineBounds)

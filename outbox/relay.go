@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
@@ -42,14 +43,14 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 	defer unlisten()
 
 	poll, pause := relayPollMin, time.Duration(0)
-	for leads := false; ; {
+	for leads, told := false, true; ; {
 		moved, err := 0, error(nil)
 		if !leads {
 			err = r.lead(ctx)
 			leads = err == nil
 		}
 		if err == nil {
-			moved, err = r.tick(ctx)
+			moved, err = r.tick(ctx, told)
 		}
 		var refused *refusedError
 		switch {
@@ -61,6 +62,7 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 		case errors.As(err, &refused):
 			return err
 		case err != nil:
+			r.floor = floor{} // who knows what answers next
 			// One line per outage and not one per try.
 			if pause == 0 {
 				e.log.Error("relay: will try again", "error", err)
@@ -94,6 +96,7 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			wakeable = nil // let what is being committed now come along
 		}
 		timer := time.NewTimer(wait)
+		told = moved > 0
 		select {
 		case <-ctx.Done():
 		case <-stop:
@@ -101,7 +104,7 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			r.resign()
 			return nil
 		case <-wakeable:
-			poll = relayPollMin
+			poll, told = relayPollMin, true
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -115,6 +118,7 @@ type relay struct {
 	wakes *wakes
 
 	head    int64 // of the log, as this relay left it
+	floor   floor
 	batch   int   // rows to move at most; halved when a batch fails
 	beatAt  time.Time
 	quarant bool
@@ -163,17 +167,22 @@ func (r *relay) resign() {
 	}
 }
 
-// tick does what there is to do now and returns how many rows it moved.
-func (r *relay) tick(ctx context.Context) (int, error) {
+// tick does what there is to do now and returns how many rows it moved. A relay that was told of something to do does not
+// ask for it first.
+func (r *relay) tick(ctx context.Context, told bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	peek, err := r.q.RelayPeek(ctx, r.db(r.pool))
-	if err != nil {
-		return 0, err
+	moved, settled, above := 0, false, r.floor.from(time.Now())
+	if !told {
+		peek, err := r.q.RelayPeek(ctx, r.db(r.pool), above)
+		if err != nil {
+			return 0, err
+		}
+		told, settled = peek.Outbox, peek.Settled
 	}
-	moved := 0
-	if peek.Outbox {
-		if moved, err = r.move(ctx); err != nil {
+	if told {
+		var err error
+		if moved, settled, err = r.move(ctx, above); err != nil {
 			return 0, err
 		}
 	}
@@ -185,67 +194,96 @@ func (r *relay) tick(ctx context.Context) (int, error) {
 		}
 		r.beatAt = time.Now()
 	}
-	if err := r.sweep(ctx, peek.Settled); err != nil {
+	if err := r.sweep(ctx, settled); err != nil {
 		return moved, err
 	}
 	return moved, nil
 }
 
 // move carries one batch from the outbox to the log and inserts, in the same transaction, the wake-ups it calls for.
-func (r *relay) move(ctx context.Context) (int, error) {
-	moved := 0
-	var woken []Lane
-	err := r.inTx(ctx, func(tx pgx.Tx) error {
-		db := r.db(tx)
-		if err := r.q.RelayLock(ctx, db); err != nil {
-			return err
+// It looks at rows with a number above the given one, and also reports whether it saw settled holds.
+func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool, err error) {
+	only := int64(0)
+	if r.batch == 1 {
+		// The one row is named: if it is refused, no other may be taken for it that is committed a moment later.
+		if only, err = r.q.RelayFirst(ctx, r.db(r.pool)); err != nil || only == 0 {
+			return 0, false, err
 		}
-		state, err := r.q.RelayStateGet(ctx, db, &r.token)
-		switch {
-		case err != nil:
-			return err
-		case !state.Leads:
-			return errLostLead
-		case state.Head < r.head:
-			return &refusedError{state.Head, r.head}
-		case state.PartitionedTo < state.Head+relayBatch*10:
-			if err := r.q.RelayMakePartitions(ctx, db, state.Head+relayBatch*20); err != nil {
-				return fmt.Errorf("make partitions: %w", err)
-			}
-		}
+	}
+	var (
+		turn  outboxdb.RelayTurnRow
+		rows  []outboxdb.RelayMoveRow
+		id    int64
+		aside int64
+	)
+	tx, err := r.pipeline(ctx, func(b *pgx.Batch) {
+		b.Queue(r.schema.sql(outboxdb.RelayLock))
+		queueRow(b, &turn, r.schema.sql(outboxdb.RelayTurn), &r.token, r.head, int64(relayBatch))
 		if r.quarant {
-			n, err := r.q.RelayQuarantineKeys(ctx, db)
-			if err != nil {
-				return err
-			} else if n > 0 {
-				r.log.Error("relay: rows set aside behind a quarantined row of their key", "rows", n)
+			b.Queue(r.schema.sql(outboxdb.RelayQuarantineKeys)).Exec(func(tag pgconn.CommandTag) error {
+				aside = tag.RowsAffected()
+				return nil
+			})
+		}
+		b.Queue(r.schema.sql(outboxdb.RelayMove), above, only, r.quarant, int32(r.batch)).Query(func(got pgx.Rows) error {
+			if rows, err = pgx.CollectRows(got, pgx.RowToStructByPos[outboxdb.RelayMoveRow]); err != nil {
+				return &moveError{only, err}
 			}
-		}
-		only := int64(0)
-		if r.batch == 1 {
-			// The one row is named: if it is refused, no other may be taken for it that is committed a moment later.
-			if only, err = r.q.RelayFirst(ctx, db); err != nil {
-				return err
-			}
-		}
-		rows, err := r.q.RelayMove(ctx, db, outboxdb.RelayMoveParams{OnlySeq: only, Quarantine: r.quarant, Batch: int32(r.batch)})
-		if err != nil {
-			return &moveError{only, err}
-		}
-		for _, row := range rows {
-			moved += int(row.Events)
-			r.wakes.appeared(row.Lane, row.Type, row.Pos)
-		}
-		if woken = r.wakes.due(time.Now()); len(woken) == 0 {
 			return nil
-		}
-		return r.jobs.WakeLanes(ctx, tx, woken)
+		})
+		b.Queue(r.schema.sql(outboxdb.RelayOwnID)).QueryRow(func(row pgx.Row) error { return row.Scan(&id) })
 	})
 	if err != nil {
+		return 0, false, r.refusedBatch(ctx, err)
+	}
+	defer tx.end()
+	switch {
+	case !turn.Leads:
+		return 0, false, errLostLead
+	case turn.Head < r.head:
+		return 0, false, &refusedError{turn.Head, r.head}
+	case !turn.May:
+		return 0, turn.Settled, r.makePartitions(ctx, tx, turn.Head)
+	case aside > 0:
+		r.log.Error("relay: rows set aside behind a quarantined row of their key", "rows", aside)
+	}
+	var last int64
+	for _, row := range rows {
+		moved += int(row.Events)
+		last = max(last, row.Seq)
+		r.wakes.appeared(row.Lane, row.Type, row.Pos)
+	}
+	if moved == 0 && aside == 0 {
+		return 0, turn.Settled, nil
+	}
+	woken := r.wakes.due(time.Now())
+	if len(woken) > 0 {
+		err = r.jobs.WakeLanes(ctx, tx.Tx, woken)
+	}
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
+	if err != nil {
 		r.wakes.forget(woken)
-		return 0, r.refusedBatch(ctx, err)
+		r.batch = max(1, r.batch/2)
+		return 0, false, err
+	}
+	if only == 0 {
+		r.floor.moved(turn, moved >= r.batch, last, id)
 	}
 	r.beatAt, r.head = time.Now(), r.head+int64(moved)
 	r.batch = min(2*r.batch, relayBatch)
-	return moved, nil
+	return moved, turn.Settled, nil
+}
+
+// makePartitions makes room in the log for the coming batches. The next look moves.
+func (r *relay) makePartitions(ctx context.Context, tx *pipelined, head int64) error {
+	if err := r.q.RelayMakePartitions(ctx, r.db(tx), head+relayBatch*20); err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	Wake()
+	return nil
 }

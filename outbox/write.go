@@ -78,7 +78,7 @@ func (b *batch) finish(ctx context.Context) error {
 		}
 		_ = b.q.HoldLift(ctx, db, outboxdb.HoldLiftParams{Consumer: b.c.Name, EventIds: ids})
 	} else {
-		b.advance(ctx, db)
+		b.advance()
 	}
 	if b.blamed && len(items) > 0 && items[0].outcome == suspect {
 		_ = b.q.DrainForgive(ctx, db, outboxdb.DrainForgiveParams{Consumer: b.c.Name, Lane: b.lane})
@@ -92,24 +92,36 @@ func (b *batch) finish(ctx context.Context) error {
 	if err := b.tx.flush(ctx); err != nil {
 		return err
 	}
-	b.Engine.pace(b.c.Name).passed(b.counts[applied], time.Since(began))
+	b.pace.took(b.counts[applied], time.Since(began))
 	return nil
 }
 
-// advance moves the cursor past the events that the batch got to.
-func (b *batch) advance(ctx context.Context, db outboxdb.DBTX) {
-	to := outboxdb.DrainAdvanceParams{
-		Consumer: b.c.Name, Lane: b.lane, Pos: b.state.Pos, Cursor: b.state.Pos, Head: b.state.Head, Scan: drainScan,
-	}
+// advance moves the cursor past the events that the batch got to. What lies beyond the last of them and was not wanted is
+// passed only where such were met before, or nothing else was found: looking for its end costs a scan.
+func (b *batch) advance() {
+	last, past := b.state.Pos, false
 	switch {
 	case b.done < len(b.items):
-		to.Pos = b.items[b.done].event.Pos - 1
+		last, b.full = b.items[b.done].event.Pos-1, true
 	case b.done > 0:
-		to.Pos = b.items[b.done-1].event.Pos
+		last = b.items[b.done-1].event.Pos
+		past = !b.full && b.pace.passes()
+	default:
+		past = true
 	}
-	b.full = b.full || b.done < len(b.items)
-	to.Past = !b.full
-	_ = b.q.DrainAdvance(ctx, db, to)
+	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), b.c.Name, b.lane, last, past, b.state.Pos, b.state.Head, int32(drainScan)).
+		QueryRow(func(row pgx.Row) error {
+			var pos int64
+			if err := row.Scan(&pos); errors.Is(err, pgx.ErrNoRows) {
+				return nil // it stands there already
+			} else if err != nil {
+				return err
+			}
+			if past {
+				b.pace.passed(pos > last)
+			}
+			return nil
+		})
 }
 
 // commit queues the commit and, after it, a last look at the lane: its lock is free again, and a wake-up that came

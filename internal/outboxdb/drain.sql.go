@@ -39,7 +39,7 @@ func (q *Queries) DeliveryLogInsert(ctx context.Context, db DBTX, arg DeliveryLo
 	return err
 }
 
-const DrainAdvance = `-- name: DrainAdvance :exec
+const DrainAdvance = `-- name: DrainAdvance :one
 UPDATE /*schema*/cursors c
    SET pos = n.pos,
        tries = CASE WHEN n.pos >= c.suspect_pos THEN 0 ELSE c.tries END
@@ -48,6 +48,7 @@ UPDATE /*schema*/cursors c
                                      WHERE e.lane = $2 AND e.pos > $5 AND e.pos <= $6
                                      ORDER BY e.pos LIMIT $7) AS a) END) AS pos) AS n
  WHERE c.consumer = $1 AND c.lane = $2 AND n.pos > c.pos
+RETURNING c.pos
 `
 
 type DrainAdvanceParams struct {
@@ -60,9 +61,9 @@ type DrainAdvanceParams struct {
 	Scan     int32
 }
 
-// To the last event that was dealt with and, when the window held no more, past what nobody wanted of what it looked at.
-func (q *Queries) DrainAdvance(ctx context.Context, db DBTX, arg DrainAdvanceParams) error {
-	_, err := db.Exec(ctx, DrainAdvance,
+// To the last event that was dealt with and, when the window held no more, past what was not wanted of what it looked at.
+func (q *Queries) DrainAdvance(ctx context.Context, db DBTX, arg DrainAdvanceParams) (int64, error) {
+	row := db.QueryRow(ctx, DrainAdvance,
 		arg.Consumer,
 		arg.Lane,
 		arg.Pos,
@@ -71,7 +72,9 @@ func (q *Queries) DrainAdvance(ctx context.Context, db DBTX, arg DrainAdvancePar
 		arg.Head,
 		arg.Scan,
 	)
-	return err
+	var pos int64
+	err := row.Scan(&pos)
+	return pos, err
 }
 
 const DrainBuryJobs = `-- name: DrainBuryJobs :exec
@@ -343,26 +346,30 @@ func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingPar
 const DrainWindow = `-- name: DrainWindow :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
-       -- 2: by this very event; 1: by another of its key.
-       coalesce((SELECT max(CASE WHEN h.event_id = e.id THEN 2 ELSE 1 END)
-                   FROM /*schema*/holds h WHERE h.consumer = $1 AND h.key = e.key), 0)::integer AS held,
-       ($2::boolean
+       -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
+       (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2) THEN 2
+             WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2) THEN 1
+             ELSE 0 END)::integer AS held,
+       ($3::boolean
         AND (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = e.id)
              OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $1 AND h.event_id = e.id)))::boolean AS processed
   FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at FROM /*schema*/events a
-         WHERE a.lane = $3
-           AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $3)
+         WHERE a.lane = $2
+           AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $2)
          ORDER BY a.pos LIMIT $4) AS e
  WHERE current_setting('pgoutbox.turn', true) = 'ahead'
-   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = $1 AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
+   AND e.type LIKE ANY (ARRAY(SELECT s.like_pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = $1))
+   -- Past the start of the newest subscription, that is all there is to ask.
+   AND (e.pos > (SELECT max(s.from_pos) FROM /*schema*/consumer_subscriptions s WHERE s.consumer = $1)
+        OR EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                    WHERE s.consumer = $1 AND e.pos > s.from_pos AND e.type LIKE s.like_pattern))
  ORDER BY e.pos LIMIT $5
 `
 
 type DrainWindowParams struct {
 	Consumer string
-	Probe    bool
 	Lane     int16
+	Probe    bool
 	Scan     int32
 	Batch    int32
 }
@@ -389,8 +396,8 @@ type DrainWindowRow struct {
 func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParams) ([]DrainWindowRow, error) {
 	rows, err := db.Query(ctx, DrainWindow,
 		arg.Consumer,
-		arg.Probe,
 		arg.Lane,
+		arg.Probe,
 		arg.Scan,
 		arg.Batch,
 	)

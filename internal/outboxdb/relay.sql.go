@@ -210,9 +210,11 @@ const RelayMove = `-- name: RelayMove :many
 WITH moved AS (
     DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(
         SELECT o.seq FROM /*schema*/outbox o
-         WHERE ($1::bigint = 0 OR o.seq = $1::bigint)
-           AND (NOT $2::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
-         ORDER BY o.seq LIMIT $3))
+         WHERE current_setting('pgoutbox.turn', true) = 'move'
+           AND o.seq > $1::bigint
+           AND ($2::bigint = 0 OR o.seq = $2::bigint)
+           AND (NOT $3::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
+         ORDER BY o.seq LIMIT $4))
     RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
 ), state AS (
     UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
@@ -224,12 +226,13 @@ WITH moved AS (
     SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
            m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
       FROM moved m
-    RETURNING lane, type, pos
+    RETURNING lane, type, pos, seq
 )
-SELECT lane, type, max(pos)::bigint AS pos, count(*) AS events FROM logged GROUP BY lane, type
+SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events FROM logged GROUP BY lane, type
 `
 
 type RelayMoveParams struct {
+	Above      int64
 	OnlySeq    int64
 	Quarantine bool
 	Batch      int32
@@ -239,13 +242,19 @@ type RelayMoveRow struct {
 	Lane   int16
 	Type   string
 	Pos    int64
+	Seq    int64
 	Events int64
 }
 
 // The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
 // keys itself, because a row of theirs may be committed after the statement that would have set it aside.
 func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) ([]RelayMoveRow, error) {
-	rows, err := db.Query(ctx, RelayMove, arg.OnlySeq, arg.Quarantine, arg.Batch)
+	rows, err := db.Query(ctx, RelayMove,
+		arg.Above,
+		arg.OnlySeq,
+		arg.Quarantine,
+		arg.Batch,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -257,6 +266,7 @@ func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) (
 			&i.Lane,
 			&i.Type,
 			&i.Pos,
+			&i.Seq,
 			&i.Events,
 		); err != nil {
 			return nil, err
@@ -269,8 +279,19 @@ func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) (
 	return items, nil
 }
 
+const RelayOwnID = `-- name: RelayOwnID :one
+SELECT coalesce(pg_current_xact_id_if_assigned()::text::bigint, 0)::bigint
+`
+
+func (q *Queries) RelayOwnID(ctx context.Context, db DBTX) (int64, error) {
+	row := db.QueryRow(ctx, RelayOwnID)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
 const RelayPeek = `-- name: RelayPeek :one
-SELECT EXISTS (SELECT FROM /*schema*/outbox) AS outbox,
+SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > $1 ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
        EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled
 `
 
@@ -279,8 +300,8 @@ type RelayPeekRow struct {
 	Settled bool
 }
 
-func (q *Queries) RelayPeek(ctx context.Context, db DBTX) (RelayPeekRow, error) {
-	row := db.QueryRow(ctx, RelayPeek)
+func (q *Queries) RelayPeek(ctx context.Context, db DBTX, above int64) (RelayPeekRow, error) {
+	row := db.QueryRow(ctx, RelayPeek, above)
 	var i RelayPeekRow
 	err := row.Scan(&i.Outbox, &i.Settled)
 	return i, err
@@ -289,7 +310,8 @@ func (q *Queries) RelayPeek(ctx context.Context, db DBTX) (RelayPeekRow, error) 
 const RelayQuarantineKeys = `-- name: RelayQuarantineKeys :execrows
 WITH later AS (
     DELETE FROM /*schema*/outbox o
-     WHERE o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at
+     WHERE current_setting('pgoutbox.turn', true) = 'move'
+       AND o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at
 )
 INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
 SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at,
@@ -354,5 +376,53 @@ func (q *Queries) RelayStateGet(ctx context.Context, db DBTX, token *uuid.UUID) 
 	row := db.QueryRow(ctx, RelayStateGet, token)
 	var i RelayStateGetRow
 	err := row.Scan(&i.Head, &i.PartitionedTo, &i.Leads)
+	return i, err
+}
+
+const RelayTurn = `-- name: RelayTurn :one
+SELECT s.head, s.partitioned_to, coalesce(s.token = $1, false)::boolean AS leads,
+       (set_config('pgoutbox.turn', CASE WHEN s.token = $1 AND s.head >= $2::bigint AND s.partitioned_to >= s.head + $3::bigint
+                                         THEN 'move' ELSE '' END, true) = 'move')::boolean AS may,
+       coalesce(pg_sequence_last_value(pg_get_serial_sequence(
+           regexp_replace(s.tableoid::regclass::text, 'relay_state$', 'outbox'), 'seq')::regclass), 0)::bigint AS drawn,
+       (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint AS running_from,
+       pg_postmaster_start_time()::timestamptz AS server_start,
+       EXISTS (SELECT FROM /*schema*/holds h WHERE h.settled_at IS NOT NULL) AS settled
+  FROM /*schema*/relay_state s
+`
+
+type RelayTurnParams struct {
+	Token *uuid.UUID
+	Head  int64
+	Room  int64
+}
+
+type RelayTurnRow struct {
+	Head          int64
+	PartitionedTo int64
+	Leads         bool
+	May           bool
+	Drawn         int64
+	RunningFrom   int64
+	ServerStart   time.Time
+	Settled       bool
+}
+
+// What a relay must know before it moves, asked after its lock. The setting tells the next statements of the pipeline
+// whether they may. The last number that a producer has drawn is read before this transaction has an id of its own, and
+// what is told of running transactions is older than the snapshot that the rows are moved by: see floor.
+func (q *Queries) RelayTurn(ctx context.Context, db DBTX, arg RelayTurnParams) (RelayTurnRow, error) {
+	row := db.QueryRow(ctx, RelayTurn, arg.Token, arg.Head, arg.Room)
+	var i RelayTurnRow
+	err := row.Scan(
+		&i.Head,
+		&i.PartitionedTo,
+		&i.Leads,
+		&i.May,
+		&i.Drawn,
+		&i.RunningFrom,
+		&i.ServerStart,
+		&i.Settled,
+	)
 	return i, err
 }

@@ -34,9 +34,10 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::
 -- asked only on probe: the insert into processed_events is what decides, and in the live path it finds none.
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
-       -- 2: by this very event; 1: by another of its key.
-       coalesce((SELECT max(CASE WHEN h.event_id = e.id THEN 2 ELSE 1 END)
-                   FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.key = e.key), 0)::integer AS held,
+       -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
+       (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane) THEN 2
+             WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane) THEN 1
+             ELSE 0 END)::integer AS held,
        (@probe::boolean
         AND (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id)
              OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = e.id)))::boolean AS processed
@@ -45,8 +46,11 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
          ORDER BY a.pos LIMIT @scan) AS e
  WHERE current_setting('pgoutbox.turn', true) = 'ahead'
-   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = @consumer AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
+   AND e.type LIKE ANY (ARRAY(SELECT s.like_pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = @consumer))
+   -- Past the start of the newest subscription, that is all there is to ask.
+   AND (e.pos > (SELECT max(s.from_pos) FROM /*schema*/consumer_subscriptions s WHERE s.consumer = @consumer)
+        OR EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                    WHERE s.consumer = @consumer AND e.pos > s.from_pos AND e.type LIKE s.like_pattern))
  ORDER BY e.pos LIMIT @batch;
 
 -- name: DrainPending :one
@@ -55,8 +59,8 @@ SELECT (EXISTS (SELECT FROM /*schema*/events e JOIN /*schema*/cursors k ON k.con
                 WHERE e.lane = @lane AND e.pos > k.pos)
     OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))::boolean;
 
--- name: DrainAdvance :exec
--- To the last event that was dealt with and, when the window held no more, past what nobody wanted of what it looked at.
+-- name: DrainAdvance :one
+-- To the last event that was dealt with and, when the window held no more, past what was not wanted of what it looked at.
 UPDATE /*schema*/cursors c
    SET pos = n.pos,
        tries = CASE WHEN n.pos >= c.suspect_pos THEN 0 ELSE c.tries END
@@ -64,7 +68,8 @@ UPDATE /*schema*/cursors c
            (SELECT max(a.pos) FROM (SELECT e.pos FROM /*schema*/events e
                                      WHERE e.lane = @lane AND e.pos > @cursor AND e.pos <= @head
                                      ORDER BY e.pos LIMIT @scan) AS a) END) AS pos) AS n
- WHERE c.consumer = @consumer AND c.lane = @lane AND n.pos > c.pos;
+ WHERE c.consumer = @consumer AND c.lane = @lane AND n.pos > c.pos
+RETURNING c.pos;
 
 -- name: DrainMarkTry :one
 UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = @suspect_pos

@@ -5,6 +5,23 @@ SELECT pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 0) FROM /
 -- name: RelayStateGet :one
 SELECT head, partitioned_to, coalesce(token = @token, false)::boolean AS leads FROM /*schema*/relay_state;
 
+-- name: RelayTurn :one
+-- What a relay must know before it moves, asked after its lock. The setting tells the next statements of the pipeline
+-- whether they may. The last number that a producer has drawn is read before this transaction has an id of its own, and
+-- what is told of running transactions is older than the snapshot that the rows are moved by: see floor.
+SELECT s.head, s.partitioned_to, coalesce(s.token = @token, false)::boolean AS leads,
+       (set_config('pgoutbox.turn', CASE WHEN s.token = @token AND s.head >= @head::bigint AND s.partitioned_to >= s.head + @room::bigint
+                                         THEN 'move' ELSE '' END, true) = 'move')::boolean AS may,
+       coalesce(pg_sequence_last_value(pg_get_serial_sequence(
+           regexp_replace(s.tableoid::regclass::text, 'relay_state$', 'outbox'), 'seq')::regclass), 0)::bigint AS drawn,
+       (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint AS running_from,
+       pg_postmaster_start_time()::timestamptz AS server_start,
+       EXISTS (SELECT FROM /*schema*/holds h WHERE h.settled_at IS NOT NULL) AS settled
+  FROM /*schema*/relay_state s;
+
+-- name: RelayOwnID :one
+SELECT coalesce(pg_current_xact_id_if_assigned()::text::bigint, 0)::bigint;
+
 -- name: RelayLead :one
 -- Takes the lead, and says how high anything downstream has already counted.
 UPDATE /*schema*/relay_state SET token = @token, beat_at = clock_timestamp()
@@ -28,7 +45,7 @@ SELECT /*schema*/outbox_make_event_partitions(@at_least);
 SELECT /*schema*/outbox_make_processed_partitions(@weeks_ahead);
 
 -- name: RelayPeek :one
-SELECT EXISTS (SELECT FROM /*schema*/outbox) AS outbox,
+SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > @above ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
        EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled;
 
 -- name: RelayFirst :one
@@ -40,7 +57,9 @@ SELECT coalesce(min(seq), 0)::bigint FROM /*schema*/outbox;
 WITH moved AS (
     DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(
         SELECT o.seq FROM /*schema*/outbox o
-         WHERE (@only_seq::bigint = 0 OR o.seq = @only_seq::bigint)
+         WHERE current_setting('pgoutbox.turn', true) = 'move'
+           AND o.seq > @above::bigint
+           AND (@only_seq::bigint = 0 OR o.seq = @only_seq::bigint)
            AND (NOT @quarantine::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
          ORDER BY o.seq LIMIT @batch))
     RETURNING *
@@ -54,15 +73,16 @@ WITH moved AS (
     SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
            m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
       FROM moved m
-    RETURNING lane, type, pos
+    RETURNING lane, type, pos, seq
 )
-SELECT lane, type, max(pos)::bigint AS pos, count(*) AS events FROM logged GROUP BY lane, type;
+SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events FROM logged GROUP BY lane, type;
 
 -- name: RelayQuarantineKeys :execrows
 -- The later rows of keys that have a row in quarantine follow it there, so that none overtakes it.
 WITH later AS (
     DELETE FROM /*schema*/outbox o
-     WHERE o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.*
+     WHERE current_setting('pgoutbox.turn', true) = 'move'
+       AND o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.*
 )
 INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
 SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at,

@@ -1,0 +1,64 @@
+package outbox
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// drainSegment is how many events travel together before it is known how long theirs take; then as many as take
+	// about drainSegmentTime. A failure makes it one chunk, and each success twice as many: after a failure, those that
+	// travelled behind it are run again.
+	drainSegment     = 64
+	drainSegmentTime = 500 * time.Millisecond
+)
+
+// pace is what the engine has learned of a consumer. It is a matter of speed alone, and may be lost.
+type pace struct {
+	update  sync.Mutex
+	each    time.Duration // how long the statements of one event take
+	clean   int           // events that may travel together, as far as failures tell
+	passing bool          // events that it does not want lie between those it does
+}
+
+func (e *Engine) paceOf(consumer string) *pace {
+	p, _ := e.paces.LoadOrStore(consumer, &pace{clean: drainSegment})
+	return p.(*pace)
+}
+
+// segment is how many events may travel together.
+func (p *pace) segment() int {
+	p.update.Lock()
+	defer p.update.Unlock()
+	return max(drainChunk, min(p.clean, int(drainSegmentTime/max(1, p.each)), drainBatch))
+}
+
+// took notes that the statements of n events went through, and in which time; broke that those of one failed.
+func (p *pace) took(n int, took time.Duration) {
+	if n < drainChunk {
+		return
+	}
+	p.update.Lock()
+	defer p.update.Unlock()
+	p.each = (3*p.each + took/time.Duration(n)) / 4
+	p.clean = min(2*p.clean, drainBatch)
+}
+
+func (p *pace) broke() {
+	p.update.Lock()
+	defer p.update.Unlock()
+	p.clean = drainChunk
+}
+
+// passed notes whether there was something to pass.
+func (p *pace) passed(something bool) {
+	p.update.Lock()
+	defer p.update.Unlock()
+	p.passing = something
+}
+
+func (p *pace) passes() bool {
+	p.update.Lock()
+	defer p.update.Unlock()
+	return p.passing
+}
