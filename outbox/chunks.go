@@ -176,8 +176,17 @@ func (c *chunks) end(ctx context.Context, more bool) (again bool, err error) {
 		c.tx.batch.Queue("RELEASE SAVEPOINT chunk")
 		c.open = unknown
 	}
-	if c.next <= c.soloTo || !more && c.unsent >= c.pace.segment() {
+	switch {
+	case c.next <= c.soloTo:
 		return c.send(ctx)
+	case !more && c.unsent >= c.pace.segment():
+		// The next handlers run while the server works on this.
+		if c.tx.land(); c.tx.failure != nil {
+			return true, c.recover(ctx)
+		}
+		began, n := time.Now(), c.unsent
+		c.tx.fly(ctx, func() { c.pace.took(n, time.Since(began)) })
+		c.unsent = 0
 	}
 	return false, nil
 }
@@ -195,6 +204,7 @@ func (c *chunks) send(ctx context.Context) (again bool, err error) {
 // recover answers the failure of a statement. The transaction is rolled back to the beginning of that statement's
 // chunk; then either the event to blame is known, or all of the chunk are run again in smaller groups.
 func (c *chunks) recover(ctx context.Context) error {
+	c.tx.land()
 	f := c.tx.failure
 	c.tx.failure = nil
 	switch {

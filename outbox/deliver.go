@@ -88,29 +88,40 @@ type attempt struct {
 
 // claim begins the attempt: a new token fences off every earlier one.
 func (d *attempt) claim(ctx context.Context) error {
-	return d.inTx(ctx, func(tx pgx.Tx) error {
-		db := d.db(tx)
-		if _, err := d.q.JobLockRunning(ctx, db, d.jobID); err != nil {
-			return fencedIfNone(err)
-		}
-		if paused, err := d.q.ConsumerPaused(ctx, db, d.c.Name); err != nil {
+	var turn outboxdb.DeliverTurnRow
+	var held outboxdb.HoldClaimRow
+	var events []item
+	tx, err := d.pipeline(ctx, func(b *pgx.Batch) {
+		b.Queue(d.schema.sql(outboxdb.JobLockRunning), d.jobID)
+		queueRow(b, &turn, d.schema.sql(outboxdb.DeliverTurn), d.jobID, d.c.Name)
+		b.Queue(d.schema.sql(outboxdb.HoldClaim), d.c.Name, d.eventID, d.jobID).QueryRow(func(row pgx.Row) error {
+			if err := row.Scan(&held.Token, &held.Attempts); !errors.Is(err, pgx.ErrNoRows) {
+				return err
+			}
+			return nil
+		})
+		b.Queue(d.schema.sql(outboxdb.EventForDelivery), d.c.Name, d.eventID).Query(func(rows pgx.Rows) (err error) {
+			events, err = scanItems(rows, 1)
 			return err
-		} else if paused {
-			return errPaused
-		}
-		h, err := d.q.HoldClaim(ctx, db, outboxdb.HoldClaimParams{Consumer: d.c.Name, EventID: d.eventID, JobID: &d.jobID})
-		if err != nil {
-			return fencedIfNone(err)
-		}
-		d.token, d.n = h.Token, h.Attempts
-		row, err := d.q.EventForDelivery(ctx, db, outboxdb.EventForDeliveryParams{Consumer: d.c.Name, Lane: h.Lane, Pos: h.Pos})
-		if err != nil {
-			return fmt.Errorf("read event %s: %w", d.eventID, err)
-		}
-		it := newItem(outboxdb.DrainWindowRow(row))
-		d.event, d.processed = it.event, it.processed
-		return nil
+		})
+		b.Queue("commit")
 	})
+	if err != nil {
+		return err
+	}
+	tx.commits()
+	tx.end()
+	switch {
+	case turn.Paused:
+		return errPaused
+	case !turn.May || held.Token == uuid.Nil:
+		return errFenced
+	case len(events) == 0:
+		return fmt.Errorf("read event %s: %w", d.eventID, pgx.ErrNoRows)
+	}
+	d.token, d.n = held.Token, held.Attempts
+	d.event, d.processed = events[0].event, events[0].processed
+	return nil
 }
 
 func fencedIfNone(err error) error {
@@ -153,59 +164,68 @@ func (d *attempt) attempt(ctx context.Context) error {
 // settle does the work, the dedupe row, the end of the hold and of the job in one transaction. Lock order: the job,
 // the key, the hold, the letter.
 func (d *attempt) settle(ctx context.Context, outcome string, work record) error {
-	begin := fmt.Sprintf(`begin isolation level read committed;
-set local lock_timeout = '5s'; set local statement_timeout = '%[1]ds'; set local idle_in_transaction_session_timeout = '%[1]ds'`,
-		max(10, int(d.c.Timeout/time.Second)))
-	return d.inTxBegun(ctx, begin, func(tx pgx.Tx) error {
-		db := d.db(tx)
+	fenced, processed := true, false
+	limit := max(10*time.Second, d.c.Timeout.Truncate(time.Second))
+	tx, err := d.pipelineFor(ctx, limit, limit, func(b *pgx.Batch) {
+		db := d.queued(b)
 		// The token below is what counts, and not the job: whatever buries or replays an event redraws it.
-		if err := d.q.JobFinish(ctx, db, d.jobID); err != nil {
-			return err
-		}
-		if err := d.q.OutboxLockKeys(ctx, db, []string{d.event.Key}); err != nil {
-			return err
-		}
-		if _, err := d.q.HoldLock(ctx, db, outboxdb.HoldLockParams{Consumer: d.c.Name, EventID: d.eventID, Token: d.token}); err != nil {
-			return fencedIfNone(err)
-		}
-		if work != nil {
-			processed, err := d.q.ProcessedExists(ctx, db, outboxdb.ProcessedExistsParams{Consumer: d.c.Name, EventID: d.eventID})
-			if err != nil {
-				return err
-			}
-			if processed {
-				outcome = "duplicate"
-			} else if err := d.work(ctx, tx, work); err != nil {
-				return err
-			}
-		}
-		if _, err := d.q.HoldSettle(ctx, db, outboxdb.HoldSettleParams{Outcome: &outcome, Consumer: d.c.Name, EventID: d.eventID}); err != nil {
-			return err
-		}
-		if err := d.q.LetterReplayed(ctx, db, outboxdb.LetterReplayedParams{Consumer: d.c.Name, EventID: d.eventID}); err != nil {
-			return err
-		}
-		if d.n == 1 && outcome == "applied" {
-			return nil // a clean first try is not logged
-		}
-		return d.logAttempt(ctx, db, d.c.Name, d.eventID, d.n, outcome, nil)
+		_ = d.q.JobFinish(ctx, db, d.jobID)
+		_ = d.q.OutboxLockKeys(ctx, db, []string{d.event.Key})
+		b.Queue(d.schema.sql(outboxdb.HoldLock), d.c.Name, d.eventID, d.token).Query(func(rows pgx.Rows) error {
+			fenced = !rows.Next()
+			return rows.Err()
+		})
+		b.Queue(d.schema.sql(outboxdb.ProcessedExists), d.c.Name, d.eventID).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&processed)
+		})
 	})
-}
-
-func (d *attempt) work(ctx context.Context, tx pgx.Tx, work record) error {
-	ht := newHandlerTx(tx)
-	if err := work(withDelivery(ctx, d.event, ht), ht); err != nil {
+	if err != nil {
 		return err
 	}
+	defer tx.end()
+	if fenced {
+		return errFenced
+	}
+	ht := newHandlerTx(tx.Tx)
+	switch {
+	case work != nil && processed:
+		outcome = "duplicate"
+	case work != nil:
+		if err := d.work(ctx, ht, work); err != nil {
+			return err
+		}
+	}
+	db := d.queued(ht.batch)
+	_, _ = d.q.HoldSettle(ctx, db, outboxdb.HoldSettleParams{Outcome: &outcome, Consumer: d.c.Name, EventID: d.eventID})
+	_ = d.q.LetterReplayed(ctx, db, outboxdb.LetterReplayedParams{Consumer: d.c.Name, EventID: d.eventID})
+	if d.n != 1 || outcome != "applied" { // a clean first try is not logged
+		_ = d.logAttempt(ctx, db, d.c.Name, d.eventID, d.n, outcome, nil)
+	}
+	if len(ht.appended) > 0 {
+		d.schema.queueWrite(ht.batch, ht.appended)
+	}
+	ht.batch.Queue("commit")
 	if err := ht.flush(ctx); err != nil {
 		return err
 	}
-	if err := d.q.ProcessedInsert(ctx, d.db(tx), outboxdb.ProcessedInsertParams{
-		Consumer: d.c.Name, EventIds: []uuid.UUID{d.eventID},
-	}); err != nil {
+	tx.commits()
+	return nil
+}
+
+// work runs the handler and queues the dedupe row behind what it queued.
+func (d *attempt) work(ctx context.Context, ht *handlerTx, work record) error {
+	if err := work(withDelivery(ctx, d.event, ht), ht); err != nil {
 		return err
 	}
-	return d.schema.write(ctx, tx, ht.appended)
+	if ht.waits() {
+		if err := ht.flush(ctx); err != nil {
+			return err
+		}
+	}
+	_ = d.q.ProcessedInsert(ctx, d.queued(ht.batch), outboxdb.ProcessedInsertParams{
+		Consumer: d.c.Name, EventIds: []uuid.UUID{d.eventID},
+	})
+	return nil
 }
 
 // failed records the attempt's error. It uses a context of its own: the attempt's may be what failed it.

@@ -223,6 +223,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		return false, errUncovered
 	}
 	b := &batch{drain: d, tx: newHandlerTx(tx.Tx), reading: r, deadline: began.Add(drainCommit)}
+	defer b.tx.land()
 	limit := min(d.limit, triedLimit(r.state.Tries))
 	if drainBatch>>min(r.state.Tries, 30) < 1 {
 		b.blamed, d.escalate = true, true

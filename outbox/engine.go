@@ -105,11 +105,7 @@ set local lock_timeout = '5s'; set local statement_timeout = '30s'; set local id
 
 // inTx runs fn in a transaction of the engine.
 func (e *Engine) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return e.inTxBegun(ctx, beginEngine, fn)
-}
-
-func (e *Engine) inTxBegun(ctx context.Context, begin string, fn func(tx pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{BeginQuery: begin}, fn)
+	return pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{BeginQuery: beginEngine}, fn)
 }
 
 // db puts the schema before our tables in every generated query.

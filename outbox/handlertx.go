@@ -21,6 +21,7 @@ type handlerTx struct {
 	sent     int     // statements sent so far
 	single   bool    // send each statement alone
 	failure  *failure
+	flying   chan *failure // what of a batch that is under way will become, or nil
 	appended []stored
 }
 
@@ -74,6 +75,7 @@ func (t *handlerTx) belongs(to owner) {
 func (t *handlerTx) take() (*pgx.Batch, []owner) {
 	t.belongs(t.at)
 	queued, owners := *t.batch, t.owners
+	t.sent += queued.Len()
 	*t.batch, t.owners = pgx.Batch{}, nil
 	return &queued, owners
 }
@@ -94,18 +96,46 @@ func (t *handlerTx) waits() bool {
 	return false
 }
 
-// flush sends what is queued. What failed is also kept in failure: the handler that is told of it may be another's.
+// flush sends what is queued and waits for its results. What failed is also kept in failure: the handler that is told of
+// it may be another's.
 func (t *handlerTx) flush(ctx context.Context) error {
+	t.land()
+	if t.failure == nil && t.batch.Len() > 0 {
+		batch, owners := t.take()
+		t.failure = t.send(ctx, batch, owners)
+	}
 	if t.failure != nil {
 		return t.failure.err
 	}
-	if t.batch.Len() == 0 {
-		return nil
-	}
+	return nil
+}
+
+// fly sends what is queued and returns; done is called when its results are there. Until land returns, or flush, the
+// transaction must not be used but for queueing.
+func (t *handlerTx) fly(ctx context.Context, done func()) {
 	batch, owners := t.take()
-	t.sent += batch.Len()
+	t.flying = make(chan *failure, 1)
+	go func() {
+		f := t.send(ctx, batch, owners)
+		done()
+		t.flying <- f
+	}()
+}
+
+// land waits for what is under way.
+func (t *handlerTx) land() {
+	if t.flying == nil {
+		return
+	}
+	if f := <-t.flying; f != nil {
+		t.failure = f // what was sent before counts before what failed since
+	}
+	t.flying = nil
+}
+
+func (t *handlerTx) send(ctx context.Context, batch *pgx.Batch, owners []owner) *failure {
 	if t.single {
-		return t.flushSingly(ctx, batch, owners)
+		return t.sendSingly(ctx, batch, owners)
 	}
 	results := t.Tx.SendBatch(ctx, batch)
 	for i, q := range batch.QueuedQueries {
@@ -117,26 +147,23 @@ func (t *handlerTx) flush(ctx context.Context) error {
 		}
 		if err != nil {
 			_ = results.Close() // the first error is the one that counts
-			t.failure = &failure{owner: owners[i], err: err, unclear: errors.As(err, new(pgx.ErrPreprocessingBatch))}
-			return err
+			return &failure{owner: owners[i], err: err, unclear: errors.As(err, new(pgx.ErrPreprocessingBatch))}
 		}
 	}
 	if err := results.Close(); err != nil {
-		t.failure = &failure{owner: ours, err: err, unclear: true}
-		return err
+		return &failure{owner: ours, err: err, unclear: true}
 	}
 	return nil
 }
 
-// flushSingly sends statement by statement. One that cannot even be prepared, or whose arguments cannot be encoded, then
+// sendSingly sends statement by statement. One that cannot even be prepared, or whose arguments cannot be encoded, then
 // takes nothing else with it.
-func (t *handlerTx) flushSingly(ctx context.Context, batch *pgx.Batch, owners []owner) error {
+func (t *handlerTx) sendSingly(ctx context.Context, batch *pgx.Batch, owners []owner) *failure {
 	for i, q := range batch.QueuedQueries {
 		one := &pgx.Batch{}
 		one.Queue(q.SQL, q.Arguments...).Fn = q.Fn
 		if err := t.Tx.SendBatch(ctx, one).Close(); err != nil {
-			t.failure = &failure{owner: owners[i], err: err}
-			return err
+			return &failure{owner: owners[i], err: err}
 		}
 	}
 	return nil
@@ -175,6 +202,24 @@ func (t *handlerTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns 
 		return 0, err
 	}
 	return t.Tx.CopyFrom(ctx, table, columns, src)
+}
+
+func (t *handlerTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
+	return t.Tx.Prepare(ctx, name, sql)
+}
+
+// LargeObjects and Conn send nothing: what is queued goes when the handler, or the engine, next sends something here.
+func (t *handlerTx) LargeObjects() pgx.LargeObjects {
+	t.land()
+	return t.Tx.LargeObjects()
+}
+
+func (t *handlerTx) Conn() *pgx.Conn {
+	t.land()
+	return t.Tx.Conn()
 }
 
 // Begin opens a savepoint, which the handler may commit or roll back.

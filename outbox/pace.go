@@ -6,10 +6,10 @@ import (
 )
 
 const (
-	// drainSegment is how many events travel together before it is known how long theirs take; then as many as take
-	// about drainSegmentTime. A failure makes it one chunk, and each success twice as many: after a failure, those that
-	// travelled behind it are run again.
-	drainSegment     = 64
+	// drainSegment is how many events travel together at most: while the server works on them, the handlers of the next
+	// ones run. If theirs take long, as many as take about drainSegmentTime. A failure makes it one chunk, and each
+	// success twice as many: after a failure, those that travelled behind it are run again.
+	drainSegment     = 96
 	drainSegmentTime = 500 * time.Millisecond
 )
 
@@ -30,7 +30,7 @@ func (e *Engine) paceOf(consumer string) *pace {
 func (p *pace) segment() int {
 	p.update.Lock()
 	defer p.update.Unlock()
-	return max(drainChunk, min(p.clean, int(drainSegmentTime/max(1, p.each)), drainBatch))
+	return max(drainChunk, min(p.clean, int(drainSegmentTime/max(1, p.each))))
 }
 
 // took notes that the statements of n events went through, and in which time; broke that those of one failed.
@@ -41,7 +41,7 @@ func (p *pace) took(n int, took time.Duration) {
 	p.update.Lock()
 	defer p.update.Unlock()
 	p.each = (3*p.each + took/time.Duration(n)) / 4
-	p.clean = min(2*p.clean, drainBatch)
+	p.clean = min(2*p.clean, drainSegment)
 }
 
 func (p *pace) broke() {

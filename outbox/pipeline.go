@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,11 @@ type pipelined struct {
 
 // pipeline begins a transaction and sends what first queues with it. The caller ends it, whatever happened.
 func (e *Engine) pipeline(ctx context.Context, first func(*pgx.Batch)) (*pipelined, error) {
+	return e.pipelineFor(ctx, 30*time.Second, 10*time.Second, first)
+}
+
+// pipelineFor is pipeline for a transaction whose statements, and waits between them, may take so long.
+func (e *Engine) pipelineFor(ctx context.Context, statement, idle time.Duration, first func(*pgx.Batch)) (*pipelined, error) {
 	conn, err := e.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -28,7 +34,7 @@ func (e *Engine) pipeline(ctx context.Context, first func(*pgx.Batch)) (*pipelin
 	encodeUUIDs(conn.Conn())
 	b := &pgx.Batch{}
 	b.BeginTx(pgx.TxOptions{BeginQuery: "begin isolation level read committed"})
-	b.Queue(outboxdb.EngineBounds)
+	b.Queue(outboxdb.EngineBounds, milliseconds(statement), milliseconds(idle))
 	first(b)
 	results := conn.SendBatch(ctx, b)
 	p := &pipelined{Tx: results.Tx(), conn: conn}
@@ -38,6 +44,8 @@ func (e *Engine) pipeline(ctx context.Context, first func(*pgx.Batch)) (*pipelin
 	}
 	return p, nil
 }
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }
 
 // commits says that a batch that held the commit went through.
 func (p *pipelined) commits() { p.ended = true }

@@ -13,18 +13,45 @@ import (
 	"github.com/google/uuid"
 )
 
+const DeliverTurn = `-- name: DeliverTurn :one
+SELECT (c.paused_at IS NOT NULL)::boolean AS paused,
+       (set_config('pgoutbox.turn', CASE WHEN c.paused_at IS NULL AND EXISTS (SELECT FROM /*schema*/river_job j WHERE j.id = $1 AND j.state = 'running')
+                                         THEN 'deliver' ELSE '' END, true) = 'deliver')::boolean AS may
+  FROM /*schema*/consumers c WHERE c.name = $2
+`
+
+type DeliverTurnParams struct {
+	JobID    int64
+	Consumer string
+}
+
+type DeliverTurnRow struct {
+	Paused bool
+	May    bool
+}
+
+// Tells the next statements of the pipeline whether the attempt may begin: its job, locked before, runs, and the consumer
+// is not paused.
+func (q *Queries) DeliverTurn(ctx context.Context, db DBTX, arg DeliverTurnParams) (DeliverTurnRow, error) {
+	row := db.QueryRow(ctx, DeliverTurn, arg.JobID, arg.Consumer)
+	var i DeliverTurnRow
+	err := row.Scan(&i.Paused, &i.May)
+	return i, err
+}
+
 const EventForDelivery = `-- name: EventForDelivery :one
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
        e.source, e.schema_version, e.occurred_at, 0::integer AS held,
-       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = e.id) AS processed
-  FROM /*schema*/events e LEFT JOIN /*schema*/event_edits x ON x.consumer = $1 AND x.event_id = e.id
- WHERE e.lane = $2 AND e.pos = $3
+       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = h.consumer AND p.event_id = e.id) AS processed
+  FROM /*schema*/holds h
+  JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
+  LEFT JOIN /*schema*/event_edits x ON x.consumer = h.consumer AND x.event_id = e.id
+ WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = $1 AND h.event_id = $2
 `
 
 type EventForDeliveryParams struct {
 	Consumer string
-	Lane     int16
-	Pos      int64
+	EventID  uuid.UUID
 }
 
 type EventForDeliveryRow struct {
@@ -44,8 +71,9 @@ type EventForDeliveryRow struct {
 	Processed     bool
 }
 
+// The event as an operator may have mended it for this consumer.
 func (q *Queries) EventForDelivery(ctx context.Context, db DBTX, arg EventForDeliveryParams) (EventForDeliveryRow, error) {
-	row := db.QueryRow(ctx, EventForDelivery, arg.Consumer, arg.Lane, arg.Pos)
+	row := db.QueryRow(ctx, EventForDelivery, arg.Consumer, arg.EventID)
 	var i EventForDeliveryRow
 	err := row.Scan(
 		&i.Pos,
@@ -68,8 +96,9 @@ func (q *Queries) EventForDelivery(ctx context.Context, db DBTX, arg EventForDel
 
 const HoldClaim = `-- name: HoldClaim :one
 UPDATE /*schema*/holds SET token = gen_random_uuid(), attempts = attempts + 1, changed_at = clock_timestamp()
- WHERE consumer = $1 AND event_id = $2 AND job_id = $3 AND settled_at IS NULL AND dead_at IS NULL
-RETURNING token, attempts, lane, pos
+ WHERE current_setting('pgoutbox.turn', true) = 'deliver'
+   AND consumer = $1 AND event_id = $2 AND job_id = $3 AND settled_at IS NULL AND dead_at IS NULL
+RETURNING token, attempts
 `
 
 type HoldClaimParams struct {
@@ -81,20 +110,13 @@ type HoldClaimParams struct {
 type HoldClaimRow struct {
 	Token    uuid.UUID
 	Attempts int32
-	Lane     int16
-	Pos      int64
 }
 
 // Begins an attempt: the new token fences off every earlier one.
 func (q *Queries) HoldClaim(ctx context.Context, db DBTX, arg HoldClaimParams) (HoldClaimRow, error) {
 	row := db.QueryRow(ctx, HoldClaim, arg.Consumer, arg.EventID, arg.JobID)
 	var i HoldClaimRow
-	err := row.Scan(
-		&i.Token,
-		&i.Attempts,
-		&i.Lane,
-		&i.Pos,
-	)
+	err := row.Scan(&i.Token, &i.Attempts)
 	return i, err
 }
 

@@ -435,13 +435,18 @@ func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParam
 }
 
 const EngineBounds = `-- name: EngineBounds :exec
-SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '30s', true),
-       set_config('idle_in_transaction_session_timeout', '10s', true)
+SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', $1::text, true),
+       set_config('idle_in_transaction_session_timeout', $2::text, true)
 `
 
+type EngineBoundsParams struct {
+	Statement string
+	Idle      string
+}
+
 // The bounds of a transaction of the engine; as SET LOCAL, they end with it.
-func (q *Queries) EngineBounds(ctx context.Context, db DBTX) error {
-	_, err := db.Exec(ctx, EngineBounds)
+func (q *Queries) EngineBounds(ctx context.Context, db DBTX, arg EngineBoundsParams) error {
+	_, err := db.Exec(ctx, EngineBounds, arg.Statement, arg.Idle)
 	return err
 }
 

@@ -9,11 +9,20 @@ UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timesta
 UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()
  WHERE id = @id AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled');
 
+-- name: DeliverTurn :one
+-- Tells the next statements of the pipeline whether the attempt may begin: its job, locked before, runs, and the consumer
+-- is not paused.
+SELECT (c.paused_at IS NOT NULL)::boolean AS paused,
+       (set_config('pgoutbox.turn', CASE WHEN c.paused_at IS NULL AND EXISTS (SELECT FROM /*schema*/river_job j WHERE j.id = @job_id AND j.state = 'running')
+                                         THEN 'deliver' ELSE '' END, true) = 'deliver')::boolean AS may
+  FROM /*schema*/consumers c WHERE c.name = @consumer;
+
 -- name: HoldClaim :one
 -- Begins an attempt: the new token fences off every earlier one.
 UPDATE /*schema*/holds SET token = gen_random_uuid(), attempts = attempts + 1, changed_at = clock_timestamp()
- WHERE consumer = @consumer AND event_id = @event_id AND job_id = @job_id AND settled_at IS NULL AND dead_at IS NULL
-RETURNING token, attempts, lane, pos;
+ WHERE current_setting('pgoutbox.turn', true) = 'deliver'
+   AND consumer = @consumer AND event_id = @event_id AND job_id = @job_id AND settled_at IS NULL AND dead_at IS NULL
+RETURNING token, attempts;
 
 -- name: HoldLock :one
 SELECT token, attempts, rescues FROM /*schema*/holds
@@ -26,11 +35,14 @@ UPDATE /*schema*/holds SET settled_at = clock_timestamp(), changed_at = clock_ti
  WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL;
 
 -- name: EventForDelivery :one
+-- The event as an operator may have mended it for this consumer.
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
        e.source, e.schema_version, e.occurred_at, 0::integer AS held,
-       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id) AS processed
-  FROM /*schema*/events e LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = e.id
- WHERE e.lane = @lane AND e.pos = @pos;
+       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = h.consumer AND p.event_id = e.id) AS processed
+  FROM /*schema*/holds h
+  JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
+  LEFT JOIN /*schema*/event_edits x ON x.consumer = h.consumer AND x.event_id = e.id
+ WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = @consumer AND h.event_id = @event_id;
 
 -- name: ProcessedExists :one
 SELECT EXISTS (SELECT FROM /*schema*/processed_events WHERE consumer = @consumer AND event_id = @event_id);

@@ -5,8 +5,8 @@ SELECT pg_try_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.i
 
 -- name: EngineBounds :exec
 -- The bounds of a transaction of the engine; as SET LOCAL, they end with it.
-SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '30s', true),
-       set_config('idle_in_transaction_session_timeout', '10s', true);
+SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', @statement::text, true),
+       set_config('idle_in_transaction_session_timeout', @idle::text, true);
 
 -- name: DrainTurn :one
 -- The lane's lock, a statement of its own, before any read. What follows in the same pipeline is sent before we know
