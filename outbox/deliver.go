@@ -62,7 +62,10 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 	switch {
 	case err == nil:
 		d.logDelivery("applied", nil)
-		Wake() // what waited for this event may go, and so may what the handler appended
+		if d.appended {
+			Wake()
+		}
+		wakeSettled() // what waited for this event may go
 		return nil
 	case errors.Is(err, errFenced):
 		d.logDelivery("fenced", nil)
@@ -84,6 +87,7 @@ type attempt struct {
 	token     uuid.UUID
 	n         int32 // the how-manieth attempt this is
 	recording bool  // the outside was called, and it is in the database that the attempt is now
+	appended  bool  // the handler appended events
 }
 
 // claim begins the attempt: a new token fences off every earlier one.
@@ -209,6 +213,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 		return err
 	}
 	tx.commits()
+	d.appended = len(ht.appended) > 0
 	return nil
 }
 

@@ -217,7 +217,7 @@ func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) error {
 		return o.record(ctx, db, l, "dismiss", by, nil)
 	})
 	if err == nil {
-		Wake()
+		wakeSettled()
 	}
 	return err
 }

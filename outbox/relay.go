@@ -43,6 +43,7 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 	defer unlisten()
 
 	poll, pause := relayPollMin, time.Duration(0)
+	settled := false
 	for leads, told := false, true; ; {
 		moved, err := 0, error(nil)
 		if !leads {
@@ -50,7 +51,7 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			leads = err == nil
 		}
 		if err == nil {
-			moved, err = r.tick(ctx, told)
+			moved, err = r.tick(ctx, told, settled)
 		}
 		var refused *refusedError
 		switch {
@@ -91,12 +92,12 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 		if next := r.wakes.next(time.Now()); pause == 0 {
 			wait = min(wait, next)
 		}
-		wakeable := hint
+		wakeable := hint.C
 		if moved >= relayBusy || pause > 0 {
 			wakeable = nil // let what is being committed now come along
 		}
 		timer := time.NewTimer(wait)
-		told = moved > 0
+		told, settled = moved > 0, false
 		select {
 		case <-ctx.Done():
 		case <-stop:
@@ -104,7 +105,8 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			r.resign()
 			return nil
 		case <-wakeable:
-			poll, told = relayPollMin, true
+			poll = relayPollMin
+			told, settled = hint.appended.Swap(false) || told, hint.settled.Swap(false)
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -167,13 +169,13 @@ func (r *relay) resign() {
 	}
 }
 
-// tick does what there is to do now and returns how many rows it moved. A relay that was told of something to do does not
-// ask for it first.
-func (r *relay) tick(ctx context.Context, told bool) (int, error) {
+// tick does what there is to do now and returns how many rows it moved. A relay that was told of rows to move, or of
+// settled holds, does not ask first.
+func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	moved, settled, above := 0, false, r.floor.from(time.Now())
-	if !told {
+	above := r.floor.from(time.Now())
+	if !told && !settled {
 		peek, err := r.q.RelayPeek(ctx, r.db(r.pool), above)
 		if err != nil {
 			return 0, err
@@ -181,10 +183,11 @@ func (r *relay) tick(ctx context.Context, told bool) (int, error) {
 		told, settled = peek.Outbox, peek.Settled
 	}
 	if told {
-		var err error
-		if moved, settled, err = r.move(ctx, above); err != nil {
+		var seen bool
+		if moved, seen, err = r.move(ctx, above); err != nil {
 			return 0, err
 		}
+		settled = settled || seen
 	}
 	if moved == 0 && time.Since(r.beatAt) > relayBeat {
 		if _, err := r.q.RelayBeat(ctx, r.db(r.pool), &r.token); errors.Is(err, pgx.ErrNoRows) {
@@ -272,6 +275,9 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 		r.floor.moved(turn, moved >= r.batch, last, id)
 	}
 	r.beatAt, r.head = time.Now(), r.head+int64(moved)
+	if moved >= relayBusy {
+		r.wakes.busyAt = r.beatAt
+	}
 	r.batch = min(2*r.batch, relayBatch)
 	return moved, turn.Settled, nil
 }

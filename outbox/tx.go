@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -28,36 +29,51 @@ func InTx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 
 // Wake tells the relays of this process that something was committed to the outbox. It never blocks and may be called
 // at any time; a wake-up too many costs one query.
-func Wake() { hints.wake() }
+func Wake() { hints.wake(true) }
+
+// wakeSettled tells them that holds were settled, and nothing else.
+func wakeSettled() { hints.wake(false) }
 
 // hints carries wake-ups from the producers of this process to its relays.
-var hints = hub{listeners: map[chan struct{}]struct{}{}}
+var hints = hub{listeners: map[*listener]struct{}{}}
 
 type hub struct {
 	mu        sync.RWMutex
-	listeners map[chan struct{}]struct{}
+	listeners map[*listener]struct{}
 }
 
-func (h *hub) wake() {
+// listener gets a value on C soon after each wake-up.
+type listener struct {
+	C        chan struct{}
+	appended atomic.Bool // by some wake-up since this was last asked
+	settled  atomic.Bool
+}
+
+func (h *hub) wake(appended bool) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	for c := range h.listeners {
+	for l := range h.listeners {
+		if appended {
+			l.appended.Store(true)
+		} else {
+			l.settled.Store(true)
+		}
 		select {
-		case c <- struct{}{}:
+		case l.C <- struct{}{}:
 		default: // it is awake already
 		}
 	}
 }
 
-// listen returns a channel that gets a value soon after each wake-up, and a func that ends that.
-func (h *hub) listen() (<-chan struct{}, func()) {
-	c := make(chan struct{}, 1)
+// listen returns a listener, and a func that ends it.
+func (h *hub) listen() (*listener, func()) {
+	l := &listener{C: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.listeners[c] = struct{}{}
-	return c, func() {
+	h.listeners[l] = struct{}{}
+	return l, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.listeners, c)
+		delete(h.listeners, l)
 	}
 }

@@ -10,6 +10,9 @@ import (
 const (
 	// wakeSpacing is how close two wake-ups of a lane may follow: a drain that begins a little later finds more.
 	wakeSpacing = 25 * time.Millisecond
+	// wakeBusy is how long a lane that is to be woken for settled holds alone waits under load: most likely it is woken
+	// for new events in the meantime, and sees the holds then.
+	wakeBusy = 100 * time.Millisecond
 	// wakeAgain is after how long a lane that is still behind is woken again, and wakeSweep how often that is asked.
 	wakeAgain = 2 * time.Second
 	wakeSweep = time.Second
@@ -30,6 +33,7 @@ type wakes struct {
 	lanes       map[Lane]*laneWake
 	sweptAt     time.Time
 	allAt       time.Time
+	busyAt      time.Time // the last batch of a size that tells of load
 }
 
 type consumerRow struct {
@@ -46,6 +50,7 @@ type laneWake struct {
 	since     time.Time // the first wake-up after the last confirmation
 	settledAt time.Time // the newest settled hold that was seen
 	poke      bool      // wake also if nothing new is ready
+	pokeFrom  time.Time // but not before
 	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
 }
 
@@ -104,6 +109,9 @@ func (w *wakes) settled(now time.Time, l Lane, at time.Time) {
 	s := w.lane(l)
 	if at.After(s.settledAt) || now.Sub(s.wokenAt) > wakeAgain {
 		s.settledAt = at
+		if !s.poke && now.Sub(w.busyAt) < wakeBusy {
+			s.pokeFrom = now.Add(wakeBusy)
+		}
 		s.poke = true
 	}
 }
@@ -147,14 +155,23 @@ func (w *wakes) confirm(l Lane, pos int64) {
 	s.confirmed, s.queued, s.since = max(s.confirmed, pos), false, time.Time{}
 }
 
-func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.ready > max(s.woken, s.confirmed)) }
+func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.news()) }
+func (s *laneWake) news() bool  { return s.ready > max(s.woken, s.confirmed) }
+
+// from is when a lane that wants to be woken may be.
+func (s *laneWake) from() time.Time {
+	if from := s.wokenAt.Add(wakeSpacing); s.news() || s.pokeFrom.Before(from) {
+		return from
+	}
+	return s.pokeFrom
+}
 
 // due returns the lanes to wake now and takes them for woken.
 func (w *wakes) due(now time.Time) []Lane {
 	var due []Lane
 	for l, s := range w.lanes {
-		if s.wants() && now.Sub(s.wokenAt) >= wakeSpacing && !w.paused(l.Consumer) {
-			s.woken, s.wokenAt, s.poke = s.ready, now, false
+		if s.wants() && !now.Before(s.from()) && !w.paused(l.Consumer) {
+			s.woken, s.wokenAt, s.poke, s.pokeFrom = s.ready, now, false, time.Time{}
 			if s.since.IsZero() {
 				s.since = now
 			}
@@ -178,7 +195,7 @@ func (w *wakes) next(now time.Time) time.Duration {
 	next := wakeSweep
 	for l, s := range w.lanes {
 		if s.wants() && !w.paused(l.Consumer) {
-			next = min(next, max(0, s.wokenAt.Add(wakeSpacing).Sub(now)))
+			next = min(next, max(0, s.from().Sub(now)))
 		}
 	}
 	return next
