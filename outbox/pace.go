@@ -7,8 +7,8 @@ import (
 
 const (
 	// drainSegment is how many events travel together at most: while the server works on them, the handlers of the next
-	// ones run. If theirs take long, as many as take about drainSegmentTime. A failure makes it one chunk, and each
-	// success twice as many: after a failure, those that travelled behind it are run again.
+	// ones run. If theirs take long, as many as take about drainSegmentTime. A failure makes it one
+	// chunk, and each success a few more: after a failure, the handlers of those that travelled behind it run again.
 	drainSegment     = 96
 	drainSegmentTime = 500 * time.Millisecond
 )
@@ -41,7 +41,7 @@ func (p *pace) took(n int, took time.Duration) {
 	p.update.Lock()
 	defer p.update.Unlock()
 	p.each = (3*p.each + took/time.Duration(n)) / 4
-	p.clean = min(2*p.clean, drainSegment)
+	p.clean = min(p.clean+drainChunk/4, drainSegment)
 }
 
 func (p *pace) broke() {
