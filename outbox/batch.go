@@ -106,6 +106,7 @@ func (b *batch) run(ctx context.Context) error {
 	seen := make(map[uuid.UUID]bool, len(b.items))
 	for i := range b.items {
 		it := &b.items[i]
+		it.chunk = unknown
 		// The same id may stand twice in one batch: its row in processed_events is not written yet.
 		it.processed = it.processed || seen[it.event.ID]
 		seen[it.event.ID] = true

@@ -225,13 +225,14 @@ func (c *chunks) recover(ctx context.Context) error {
 		return errors.Join(f.err, err)
 	}
 	start := c.items[f.item].chunk
+	c.tx.appended = c.tx.appended[:c.items[start].marks]
 	var members []int
 	for i := start; i < len(c.items); i++ {
 		it := &c.items[i]
-		if it.chunk == start && (it.outcome == applied || it.outcome == pending && i <= f.item) {
+		if it.chunk == start && (it.outcome == applied || it.outcome == pending) {
 			members = append(members, i)
 		}
-		if it.outcome == applied {
+		if it.chunk = unknown; it.outcome == applied {
 			it.outcome = pending
 		}
 	}
@@ -252,7 +253,6 @@ func (c *chunks) recover(ctx context.Context) error {
 	default:
 		c.soloTo = last + 1
 	}
-	c.tx.appended = c.tx.appended[:c.items[start].marks]
 	clear(c.keys)
 	for _, e := range c.tx.appended {
 		c.keys[e.Key] = true

@@ -23,6 +23,8 @@ const (
 	drainKeys = 64
 	// drainCareful is how many events a batch takes that sends each statement alone.
 	drainCareful = 64
+	// drainLost is how often a drain whose batch broke comes back for the lane's lock, each 20 ms.
+	drainLost = 50
 	// drainLoneTries is how often an event may roll back a batch that holds nothing else before it is escalated.
 	drainLoneTries = 5
 )
@@ -95,6 +97,7 @@ type drain struct {
 	took      int  // how many of them it came to
 	at        int  // the one it was at; 0 also where that is not known
 	waitTurn  bool // the next batch is the window's turn, even if holds are settled
+	lost      int  // how often to come back for the lane's lock, which a lost connection of this drain's may still have
 	careful   bool // the next batch sends its statements one by one
 	probe     bool // the next batch asks which of its events were processed before
 }
@@ -166,6 +169,7 @@ func triedLimit(tries int32) int { return max(1, drainBatch>>min(tries, 30)) }
 // narrow answers a batch that was rolled back as a whole: half of it next time, and in the end a single event that
 // does it again and again leaves the lane.
 func (d *drain) narrow(ctx context.Context, cause error) error {
+	d.lost = drainLost
 	switch {
 	case errors.Is(cause, errUnclear) && !d.careful:
 		d.careful, d.limit = true, min(d.limit, drainCareful)
@@ -191,7 +195,11 @@ func (d *drain) narrow(ctx context.Context, cause error) error {
 			d.escalate, d.cause = true, cause
 		}
 	}
-	timer := time.NewTimer(time.Duration(1+d.lone) * 20 * time.Millisecond)
+	return d.wait(ctx, time.Duration(1+d.lone)*20*time.Millisecond)
+}
+
+func (d *drain) wait(ctx context.Context, t time.Duration) error {
+	timer := time.NewTimer(t)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -218,6 +226,11 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 		d.completed = true
+		// After a batch that took its connection with it, it may be its own lock that is not gone yet.
+		if d.lost > 0 && !r.locked {
+			d.lost--
+			return true, d.wait(ctx, 20*time.Millisecond)
+		}
 		return false, nil
 	case !d.c.covers(r.state.Patterns):
 		return false, errUncovered
@@ -240,7 +253,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	tx.commits()
 	d.completed = true
 	d.waitTurn = !d.waitTurn && b.released
-	d.lone, d.escalate, d.cause, d.careful, d.probe = 0, false, nil, false, false
+	d.lone, d.escalate, d.cause, d.careful, d.probe, d.lost = 0, false, nil, false, false, 0
 	d.limit = min(2*d.limit, drainBatch)
 	if len(b.tx.appended) > 0 {
 		Wake()

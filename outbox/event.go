@@ -54,6 +54,7 @@ type Received[T any] struct {
 	CorrelationID string
 	CausationID   uuid.UUID // zero when nothing caused it
 	TraceParent   string
+	// SchemaVersion is that of Data: the one it was written with, or the one that upcasters have raised it to.
 	SchemaVersion int
 	OccurredAt    time.Time
 	// Position is the event's place in the log.

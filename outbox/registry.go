@@ -25,10 +25,13 @@ const (
 // Registry holds the consumers of a program. Fill it before workers.New; it is not safe to change afterwards.
 type Registry struct {
 	consumers map[string]*Consumer
+	upcasters upcasters
 }
 
 // NewRegistry returns an empty registry.
-func NewRegistry() *Registry { return &Registry{consumers: map[string]*Consumer{}} }
+func NewRegistry() *Registry {
+	return &Registry{consumers: map[string]*Consumer{}, upcasters: upcasters{}}
+}
 
 // Consumer is a named reaction to some event types.
 type Consumer struct {
@@ -91,7 +94,7 @@ func Unordered() Option { return func(c *Consumer) { c.Ordered = false } }
 func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, e Received[T]) error, opts ...Option) {
 	r.add(consumer, KindTx, opts, func(c *Consumer) {
 		c.tx = func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error {
-			received, err := receive[T](c.Name, e, attempt)
+			received, err := receive[T](r, c.Name, e, attempt)
 			if err != nil {
 				return err
 			}
@@ -116,7 +119,7 @@ func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Contex
 			events := make([]Received[T], len(es))
 			for i, e := range es {
 				var err error
-				if events[i], err = receive[T](c.Name, e, attempt); err != nil {
+				if events[i], err = receive[T](r, c.Name, e, attempt); err != nil {
 					return err
 				}
 			}
@@ -137,7 +140,7 @@ func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Contex
 func HandleExternal[T any](r *Registry, consumer string, fn func(ctx context.Context, e Received[T]) (record func(ctx context.Context, tx pgx.Tx) error, err error), opts ...Option) {
 	r.add(consumer, KindExternal, opts, func(c *Consumer) {
 		c.external = func(ctx context.Context, e *stored, attempt int) (record, error) {
-			received, err := receive[T](c.Name, e, attempt)
+			received, err := receive[T](r, c.Name, e, attempt)
 			if err != nil {
 				return nil, err
 			}
@@ -211,9 +214,9 @@ func matches(pattern, name string) bool {
 	return pattern == name || wild && strings.HasPrefix(name, prefix)
 }
 
-func receive[T any](consumer string, e *stored, attempt int) (Received[T], error) {
+func receive[T any](reg *Registry, consumer string, e *stored, attempt int) (Received[T], error) {
 	r := Received[T]{
-		ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, SchemaVersion: int(e.SchemaVersion),
+		ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID,
 		OccurredAt: e.OccurredAt, Position: e.Pos, Consumer: consumer, Attempt: attempt,
 	}
 	if e.CausationID != nil {
@@ -222,8 +225,13 @@ func receive[T any](consumer string, e *stored, attempt int) (Received[T], error
 	if e.TraceParent != nil {
 		r.TraceParent = *e.TraceParent
 	}
-	if err := json.Unmarshal(e.Data, &r.Data); err != nil {
-		return r, fmt.Errorf("decode data of %s: %w", e.Type, err)
+	data, version, err := reg.upcasters.raise(e)
+	if err != nil {
+		return r, err
+	}
+	r.SchemaVersion = version
+	if err := json.Unmarshal(data, &r.Data); err != nil {
+		return r, fmt.Errorf("decode data of %s, version %d: %w", e.Type, version, err)
 	}
 	return r, nil
 }

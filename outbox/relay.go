@@ -121,7 +121,7 @@ type relay struct {
 
 	head    int64 // of the log, as this relay left it
 	floor   floor
-	batch   int   // rows to move at most; halved when a batch fails
+	batch   int // rows to move at most; halved when a batch fails
 	beatAt  time.Time
 	quarant bool
 }

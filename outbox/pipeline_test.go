@@ -1,0 +1,126 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+// TestPoisonedPipelines: whatever is wrong with one event's statements, and however its handler sends them, it alone fails,
+// with its own error, at its first attempt, and the others have their effect once and in order.
+func TestPoisonedPipelines(t *testing.T) {
+	t.Parallel()
+	queue := func(sql string, args ...any) func(context.Context, pgx.Tx) error {
+		return func(ctx context.Context, _ pgx.Tx) error {
+			outbox.Batch(ctx).Queue(sql, args...)
+			return nil
+		}
+	}
+	for name, c := range map[string]struct {
+		poison func(context.Context, pgx.Tx) error
+		says   string
+	}{
+		"cannot be parsed":  {queue(`selec 1`), `%syntax error%`},
+		"no such table":     {queue(`insert into nowhere values (1)`), `%nowhere%`},
+		"cannot be encoded": {queue(`select $1::int`, struct{}{}), `%encode%`},
+		"divides by zero":   {queue(`select 1 / $1::int`, 0), `%division by zero%`},
+		"result refused": {func(ctx context.Context, _ pgx.Tx) error {
+			outbox.Batch(ctx).Queue(`update effects set n = n where false`).Exec(func(tag pgconn.CommandTag) error {
+				if tag.RowsAffected() == 0 {
+					return errors.New("nothing was updated")
+				}
+				return nil
+			})
+			return nil
+		}, `%nothing was updated%`},
+		"queued, then failed": {func(ctx context.Context, _ pgx.Tx) error {
+			outbox.Batch(ctx).Queue(`insert into effects (n) values (-1)`)
+			return errors.New("after all")
+		}, `%after all%`},
+		"sent, then failed": {func(ctx context.Context, tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `insert into effects (n) values (-1)`); err != nil {
+				return err
+			}
+			return errors.New("after all")
+		}, `%after all%`},
+		"queued, sent, queued": {func(ctx context.Context, tx pgx.Tx) error {
+			b := outbox.Batch(ctx)
+			b.Queue(`insert into effects (n) values (-1)`)
+			if _, err := tx.Exec(ctx, `insert into effects (n) values (-2)`); err != nil {
+				return err
+			}
+			b.Queue(`select 1/0`)
+			return nil
+		}, `%division by zero%`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := handled(t, func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+				if e.Data.N == 0 || e.Data.N == 150 || e.Data.N == 151 || e.Data.N == 299 {
+					return c.poison(ctx, tx)
+				}
+				return nil
+			}, outbox.Unordered())
+			r.fill("k", 300)
+			r.drain("c", "k")
+			r.holds(`select array_agg(n order by i) = array(select n from generate_series(0, 299) n where n not in (0, 150, 151, 299)) from effects`)
+			r.holds(`select count(*) = 4 and bool_and(attempts = 1 and error like $1) from discarded_jobs`, c.says)
+			r.holds(`select count(*) = 296 from processed_events`)
+			r.agrees()
+		})
+	}
+}
+
+// TestQueuedAndSentInOrder: the batch is the same before and after the handler sent something itself, and nothing of it is
+// lost or sent twice.
+func TestQueuedAndSentInOrder(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "c", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+		b := outbox.Batch(ctx)
+		insert := `insert into effects (consumer, key, event_id, n) values ($1, $2, $3, $4)`
+		b.Queue(insert, e.Consumer, e.Key, e.ID, e.Data.N*10+1)
+		if _, err := tx.Exec(ctx, insert, e.Consumer, e.Key, e.ID, e.Data.N*10+2); err != nil {
+			return err
+		}
+		b.Queue(insert, e.Consumer, e.Key, e.ID, e.Data.N*10+3)
+		var n int
+		if err := tx.QueryRow(ctx, `select count(*) from effects where event_id = $1`, e.ID).Scan(&n); err != nil || n != 3 {
+			return errors.Join(err, errors.New("what was queued is not there"))
+		}
+		b.Queue(insert, e.Consumer, e.Key, e.ID, e.Data.N*10+4)
+		return nil
+	}, outbox.On("note.*"), outbox.MaxAttempts(1))
+	r := newRig(t, reg)
+	r.fill("k", 250)
+	r.drain("c", "k")
+	r.holds(`select array_agg(n order by i) = array(select n * 10 + m from generate_series(0, 249) n, generate_series(1, 4) m order by 1) from effects`)
+	r.agrees()
+}
+
+// TestDealtWithBefore: a cursor that was set back, as by a restore of that table alone, has no effect twice.
+func TestDealtWithBefore(t *testing.T) {
+	t.Parallel()
+	fails := true
+	r := handled(t, func(_ context.Context, _ pgx.Tx, e outbox.Received[note]) error {
+		if fails && e.Data.N == 3 {
+			return errors.New("once")
+		}
+		return nil
+	}, outbox.Unordered())
+	r.fill("k", 20)
+	r.drain("c", "k")
+	r.holds(`select count(*) = 19 from effects`)
+	r.exec(`update cursors set pos = 0`)
+	r.drain("c", "k")
+	require.Equal(t, int64(19), one[int64](r, `select count(*) from effects`))
+	r.holds(`select count(*) = 1 from holds`)
+	r.holds(`select count(*) = 20 from delivery_log where outcome = 'duplicate'`)
+	r.agrees()
+}
