@@ -74,6 +74,9 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 		d.tx.appended = append(d.tx.appended, rows...)
 		return ids, nil
 	}
+	if p, ok := tx.(*producerTx); ok && p.keep(s, rows) {
+		return ids, nil
+	}
 	if err := s.write(ctx, tx, rows); err != nil {
 		return nil, err
 	}
@@ -95,15 +98,20 @@ func (s Schema) write(ctx context.Context, tx pgx.Tx, rows []stored) error {
 }
 
 func (s Schema) queueWrite(batch *pgx.Batch, rows []stored) {
-	keys := make([]string, len(rows))
-	for i := range rows {
-		keys[i] = rows[i].Key
+	insert := outboxdb.OutboxInsert
+	if len(rows) == 1 {
+		insert = outboxdb.OutboxAppendOne
+	} else {
+		keys := make([]string, len(rows))
+		for i := range rows {
+			keys[i] = rows[i].Key
+		}
+		slices.SortFunc(keys, strings.Compare)
+		batch.Queue(s.sql(outboxdb.OutboxLockKeys), slices.Compact(keys))
 	}
-	slices.SortFunc(keys, strings.Compare)
-	batch.Queue(s.sql(outboxdb.OutboxLockKeys), slices.Compact(keys))
 	for i := range rows {
 		r := &rows[i]
-		batch.Queue(s.sql(outboxdb.OutboxInsert), r.ID, r.Type, r.Key, r.Data, r.CorrelationID, r.CausationID,
+		batch.Queue(s.sql(insert), [16]byte(r.ID), r.Type, r.Key, r.Data, r.CorrelationID, r.CausationID,
 			r.TraceParent, r.Source, r.SchemaVersion, r.OccurredAt)
 	}
 }

@@ -32,6 +32,10 @@ type Config struct {
 	LogDeliveries bool
 	// Build names the running code in the records of attempts.
 	Build string
+	// DrainHere, when not nil, drains a lane in the background of this process, without a job, and returns true, or
+	// false when it has no room for that. Under little load a relay asks for it, since a job's way to a worker takes longer
+	// than the work. Should such a drain be lost with its process, the lane is found behind, and gets a job.
+	DrainHere func(Lane) bool
 }
 
 // Lane is one consumer's share of the keys.

@@ -197,14 +197,15 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 		}
 		r.beatAt = time.Now()
 	}
-	if err := r.sweep(ctx, settled); err != nil {
+	if err := r.sweep(ctx, settled, moved < relayBusy); err != nil {
 		return moved, err
 	}
 	return moved, nil
 }
 
-// move carries one batch from the outbox to the log and inserts, in the same transaction, the wake-ups it calls for.
-// It looks at rows with a number above the given one, and also reports whether it saw settled holds.
+// move carries one batch from the outbox to the log, in one round trip. It looks at rows with a number above the given
+// one, and also reports whether it saw settled holds. Which lanes to wake it leaves in memory: a wake-up that is lost with
+// this process is made good by the next relay, which finds the lanes behind.
 func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool, err error) {
 	only := int64(0)
 	if r.batch == 1 {
@@ -228,25 +229,27 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 				return nil
 			})
 		}
-		b.Queue(r.schema.sql(outboxdb.RelayMove), above, only, r.quarant, int32(r.batch)).Query(func(got pgx.Rows) error {
+		b.Queue(r.schema.sql(outboxdb.RelayMove), above, only, r.quarant, int32(r.batch)).Query(func(got pgx.Rows) (err error) {
 			if rows, err = pgx.CollectRows(got, pgx.RowToStructByPos[outboxdb.RelayMoveRow]); err != nil {
 				return &moveError{only, err}
 			}
 			return nil
 		})
 		b.Queue(r.schema.sql(outboxdb.RelayOwnID)).QueryRow(func(row pgx.Row) error { return row.Scan(&id) })
+		b.Queue("commit")
 	})
 	if err != nil {
 		return 0, false, r.refusedBatch(ctx, err)
 	}
-	defer tx.end()
+	tx.commits()
+	tx.end()
 	switch {
 	case !turn.Leads:
 		return 0, false, errLostLead
 	case turn.Head < r.head:
 		return 0, false, &refusedError{turn.Head, r.head}
 	case !turn.May:
-		return 0, turn.Settled, r.makePartitions(ctx, tx, turn.Head)
+		return 0, turn.Settled, r.makePartitions(ctx, turn.Head)
 	case aside > 0:
 		r.log.Error("relay: rows set aside behind a quarantined row of their key", "rows", aside)
 	}
@@ -256,38 +259,30 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 		last = max(last, row.Seq)
 		r.wakes.appeared(row.Lane, row.Type, row.Pos)
 	}
-	if moved == 0 && aside == 0 {
-		return 0, turn.Settled, nil
-	}
-	woken := r.wakes.due(time.Now())
-	if len(woken) > 0 {
-		err = r.jobs.WakeLanes(ctx, tx.Tx, woken)
-	}
-	if err == nil {
-		err = tx.Commit(ctx)
-	}
-	if err != nil {
-		r.wakes.forget(woken)
-		r.batch = max(1, r.batch/2)
-		return 0, false, err
-	}
-	if only == 0 {
+	if only == 0 && moved > 0 {
 		r.floor.moved(turn, moved >= r.batch, last, id)
 	}
-	r.beatAt, r.head = time.Now(), r.head+int64(moved)
+	r.head = turn.Head + int64(moved)
+	r.batch = min(2*r.batch, relayBatch)
+	if moved > 0 {
+		r.beatAt = time.Now()
+	}
 	if moved >= relayBusy {
 		r.wakes.busyAt = r.beatAt
 	}
-	r.batch = min(2*r.batch, relayBatch)
 	return moved, turn.Settled, nil
 }
 
 // makePartitions makes room in the log for the coming batches. The next look moves.
-func (r *relay) makePartitions(ctx context.Context, tx *pipelined, head int64) error {
-	if err := r.q.RelayMakePartitions(ctx, r.db(tx), head+relayBatch*20); err != nil {
-		return fmt.Errorf("make partitions: %w", err)
-	}
-	if err := tx.Commit(ctx); err != nil {
+func (r *relay) makePartitions(ctx context.Context, head int64) error {
+	err := r.inTx(ctx, func(tx pgx.Tx) error {
+		db := r.db(tx)
+		if err := r.q.RelayLock(ctx, db); err != nil {
+			return err
+		}
+		return r.q.RelayMakePartitions(ctx, db, head+relayBatch*20)
+	})
+	if err != nil {
 		return fmt.Errorf("make partitions: %w", err)
 	}
 	Wake()

@@ -192,10 +192,14 @@ func TestRefusedRowIsSetAsideWithItsKey(t *testing.T) {
 // TestBrokenTablesPutNoRowAside: that a partition is missing, or that River refuses a job, is no fault of the rows.
 func TestBrokenTablesPutNoRowAside(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ damage, mend string }{
-		"no partition": {`alter table events detach partition events_p0`, `alter table events attach partition events_p0 for values from (0) to (1000000)`},
+	for name, c := range map[string]struct{ damage, mend, rows string }{
+		"no partition": {
+			`alter table events detach partition events_p0`, `alter table events attach partition events_p0 for values from (0) to (1000000)`,
+			`select count(*) = 3 from outbox`,
+		},
 		"river": {
 			`alter table river_job add constraint never check (kind <> 'outbox_drain') not valid`, `alter table river_job drop constraint never`,
+			`select count(*) = 3 from events`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,9 +210,10 @@ func TestBrokenTablesPutNoRowAside(t *testing.T) {
 			before := one[int64](r, `select xact_rollback from pg_stat_database where datname = current_database()`)
 			stop := r.startRelay()
 			r.until(`select xact_rollback > $1 + 5 from pg_stat_database where datname = current_database()`, before)
-			r.holds(`select count(*) = 3 from outbox`)
+			r.holds(c.rows)
 			r.exec(c.mend)
 			r.until(`select count(*) = 3 from events`)
+			r.until(`select exists (select from river_job where kind = 'outbox_drain')`)
 			require.NoError(t, stop())
 			r.holds(`select not exists (select from quarantine)`)
 		})

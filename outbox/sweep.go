@@ -32,9 +32,9 @@ func (r *relay) loadConsumers(ctx context.Context) error {
 	return nil
 }
 
-// sweep wakes what was not woken by a batch: lanes with settled holds, and those still behind some time after their
-// last wake-up, whose job was lost with a process.
-func (r *relay) sweep(ctx context.Context, settled bool) error {
+// sweep wakes the lanes that have work: those with new events, those with settled holds, and those still behind some
+// time after their last wake-up, whose job was lost with a process.
+func (r *relay) sweep(ctx context.Context, settled, quiet bool) error {
 	now := time.Now()
 	db := r.db(r.pool)
 	if now.Sub(r.wakes.consumersAt) > 5*time.Second {
@@ -73,9 +73,28 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 	if len(woken) == 0 {
 		return nil
 	}
+	if quiet {
+		woken = r.drainHere(woken)
+	}
+	if len(woken) == 0 {
+		return nil
+	}
 	if err := r.inTx(ctx, func(tx pgx.Tx) error { return r.jobs.WakeLanes(ctx, tx, woken) }); err != nil {
 		r.wakes.forget(woken)
 		return fmt.Errorf("wake lanes: %w", err)
 	}
 	return nil
+}
+
+// drainHere has lanes drained by this process, which is quicker where there is little to do, and returns those that are to
+// get a job: the ones it has no room for, and the ones that were still behind after their last wake-up. Should a process
+// die in a drain, it is by its job that this is known.
+func (r *relay) drainHere(woken []Lane) (rest []Lane) {
+	for _, l := range woken {
+		drained := r.cfg.DrainHere != nil && r.wakes.fresh(l) && r.cfg.DrainHere(l)
+		if !drained {
+			rest = append(rest, l)
+		}
+	}
+	return rest
 }

@@ -8,8 +8,10 @@ import (
 )
 
 const (
-	// wakeSpacing is how close two wake-ups of a lane may follow: a drain that begins a little later finds more.
-	wakeSpacing = 25 * time.Millisecond
+	// wakeSpacing is how close two wake-ups of a lane may follow under load: a drain that begins a little later finds
+	// more. Under little load, what matters is that it begins at once.
+	wakeSpacing      = 25 * time.Millisecond
+	wakeSpacingQuiet = time.Millisecond
 	// wakeBusy is how long a lane that is to be woken for settled holds alone waits under load: most likely it is woken
 	// for new events in the meantime, and sees the holds then.
 	wakeBusy = 100 * time.Millisecond
@@ -51,6 +53,7 @@ type laneWake struct {
 	settledAt time.Time // the newest settled hold that was seen
 	poke      bool      // wake also if nothing new is ready
 	pokeFrom  time.Time // but not before
+	behind    bool      // it was seen behind some time after a wake-up, and has not been seen caught up since
 	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
 }
 
@@ -145,22 +148,29 @@ func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
 // again notes that a lane is still behind, and whether it has a wake-up in the queue that nobody takes up.
 func (w *wakes) again(now time.Time, l Lane, queued bool) {
 	s := w.lane(l)
-	s.queued = queued
+	s.queued, s.behind = queued, true
 	s.poke = !queued && (s.poke || now.Sub(s.wokenAt) > wakeAgain)
 }
 
 // confirm notes that a lane's cursor is at pos or beyond.
 func (w *wakes) confirm(l Lane, pos int64) {
 	s := w.lane(l)
-	s.confirmed, s.queued, s.since = max(s.confirmed, pos), false, time.Time{}
+	s.confirmed, s.queued, s.behind, s.since = max(s.confirmed, pos), false, false, time.Time{}
 }
+
+// fresh reports whether what the lane is woken for has come since it was last seen behind.
+func (w *wakes) fresh(l Lane) bool { return !w.lane(l).behind }
 
 func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.news()) }
 func (s *laneWake) news() bool  { return s.ready > max(s.woken, s.confirmed) }
 
 // from is when a lane that wants to be woken may be.
-func (s *laneWake) from() time.Time {
-	if from := s.wokenAt.Add(wakeSpacing); s.news() || s.pokeFrom.Before(from) {
+func (w *wakes) from(s *laneWake, now time.Time) time.Time {
+	spacing := wakeSpacingQuiet
+	if now.Sub(w.busyAt) < wakeBusy {
+		spacing = wakeSpacing
+	}
+	if from := s.wokenAt.Add(spacing); s.news() || s.pokeFrom.Before(from) {
 		return from
 	}
 	return s.pokeFrom
@@ -170,7 +180,7 @@ func (s *laneWake) from() time.Time {
 func (w *wakes) due(now time.Time) []Lane {
 	var due []Lane
 	for l, s := range w.lanes {
-		if s.wants() && !now.Before(s.from()) && !w.paused(l.Consumer) {
+		if s.wants() && !now.Before(w.from(s, now)) && !w.paused(l.Consumer) {
 			s.woken, s.wokenAt, s.poke, s.pokeFrom = s.ready, now, false, time.Time{}
 			if s.since.IsZero() {
 				s.since = now
@@ -195,7 +205,7 @@ func (w *wakes) next(now time.Time) time.Duration {
 	next := wakeSweep
 	for l, s := range w.lanes {
 		if s.wants() && !w.paused(l.Consumer) {
-			next = min(next, max(0, s.from().Sub(now)))
+			next = min(next, max(0, w.from(s, now).Sub(now)))
 		}
 	}
 	return next

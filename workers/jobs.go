@@ -69,13 +69,20 @@ func NewJobs(pool *pgxpool.Pool, schema outbox.Schema) (outbox.Jobs, error) {
 	return jobs{client}, nil
 }
 
+func drainJob(l outbox.Lane) (DrainArgs, *river.InsertOpts) {
+	return DrainArgs{l.Consumer, l.Lane}, &river.InsertOpts{Queue: outbox.QueueName(l.Consumer), Priority: priorityDrain, MaxAttempts: 1}
+}
+
+func (j jobs) wakeLane(ctx context.Context, l outbox.Lane) error {
+	args, opts := drainJob(l)
+	_, err := j.client.Insert(ctx, args, opts)
+	return err
+}
+
 func (j jobs) WakeLanes(ctx context.Context, tx pgx.Tx, lanes []outbox.Lane) error {
 	params := make([]river.InsertManyParams, len(lanes))
 	for i, l := range lanes {
-		params[i] = river.InsertManyParams{
-			Args:       DrainArgs{l.Consumer, l.Lane},
-			InsertOpts: &river.InsertOpts{Queue: outbox.QueueName(l.Consumer), Priority: priorityDrain, MaxAttempts: 1},
-		}
+		params[i].Args, params[i].InsertOpts = drainJob(l)
 	}
 	if _, err := j.client.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("insert %d drain jobs: %w", len(lanes), err)

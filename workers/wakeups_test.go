@@ -27,10 +27,11 @@ func TestLostWakeUpsAreGivenAgain(t *testing.T) {
 	reg := outbox.NewRegistry()
 	outbox.Handle(reg, "counter", effect, outbox.On("note.*"))
 	start(t, pool, reg, workers.Config{})
-	_, err = pool.Exec(t.Context(), `select outbox_append('note.taken', 'k', '{"n": 1}')`)
+	// So many at once that their lanes get jobs.
+	_, err = pool.Exec(t.Context(), `select outbox_append('note.taken', 'k' || n, '{"n": 1}') from generate_series(1, 50) n`)
 	require.NoError(t, err)
-	eventually(t, pool, `select count(*) = 1 from effects`)
 	eventually(t, pool, `select count(*) = 3 from lost`)
+	eventually(t, pool, `select count(*) = 50 from effects`)
 	agrees(t, pool)
 }
 

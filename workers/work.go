@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -44,27 +45,85 @@ type drainWorker struct {
 	engine *outbox.Engine
 	jobs   jobs
 	log    *slog.Logger
-	stop   <-chan struct{}
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }
 
 // Work drains a lane for a while. It never fails: what is left, for whatever reason, keeps the lane due.
 func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error {
-	lane := outbox.Lane{Consumer: job.Args.Consumer, Lane: job.Args.Lane}
-	more, err := w.engine.Drain(ctx, lane, job.ID, drainSlice)
+	w.drain(ctx, outbox.Lane{Consumer: job.Args.Consumer, Lane: job.Args.Lane}, job.ID)
+	return nil
+}
+
+func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) {
+	more, err := w.engine.Drain(ctx, lane, jobID, drainSlice)
 	switch {
 	case outbox.IsUncovered(err):
-		return nil // the queue is about to be given up
+		// The queue is about to be given up.
 	case err != nil && ctx.Err() == nil:
 		w.log.Error("drain", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
 	case more && ctx.Err() == nil:
 		// The lane's next turn. If this is lost, the relay finds the lane behind.
-		if _, err := w.jobs.client.Insert(ctx, job.Args, &river.InsertOpts{Queue: job.Queue, Priority: priorityDrain, MaxAttempts: 1}); err != nil {
+		err := w.jobs.wakeLane(ctx, lane)
+		if err != nil {
 			w.log.Error("drain: next turn", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
 		}
 	}
-	return nil
+}
+
+// here runs drains in this process without a job, for the relay that leads in it: a few of each consumer at a time, so
+// that slow handlers end up in the consumer's queue, where they have their own limit.
+type here struct {
+	drains *drainWorker
+	room   map[string]chan struct{}
+	ctx    context.Context //nolint:containedctx // of the workers' run: it ends what runs in the background
+	end    context.CancelFunc
+
+	mu      sync.Mutex
+	running sync.WaitGroup
+	stopped bool
+}
+
+// drainsHere is how many drains of a consumer run without a job at a time.
+const drainsHere = 2
+
+func newHere(reg *outbox.Registry, drains *drainWorker) *here {
+	h := &here{drains: drains, room: map[string]chan struct{}{}}
+	for _, c := range reg.Consumers() {
+		h.room[c.Name] = make(chan struct{}, drainsHere)
+	}
+	h.ctx, h.end = context.WithCancel(context.Background())
+	return h
+}
+
+func (h *here) drain(l outbox.Lane) bool {
+	room := h.room[l.Consumer]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if room == nil || h.stopped {
+		return false
+	}
+	select {
+	case room <- struct{}{}:
+	default:
+		return false
+	}
+	h.running.Go(func() {
+		defer func() { <-room }()
+		h.drains.drain(h.ctx, l, 0)
+	})
+	return true
+}
+
+// stop lets what runs finish for a while, and then cancels it.
+func (h *here) stop(soft time.Duration) {
+	h.mu.Lock()
+	h.stopped = true
+	h.mu.Unlock()
+	timer := time.AfterFunc(soft, h.end)
+	h.running.Wait()
+	timer.Stop()
+	h.end()
 }
 
 type deliverWorker struct {

@@ -55,6 +55,9 @@ type Workers struct {
 	stop   chan struct{} // closed when the relay is to hand over
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
+	here   *here
+
+	softStop time.Duration
 
 	mu         sync.Mutex
 	queues     map[string]bool
@@ -71,7 +74,8 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		cfg.SoftStop = 10 * time.Second
 	}
 	w := &Workers{reg: reg, log: cfg.Logger, stop: make(chan struct{}), queues: map[string]bool{}}
-	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{stop: w.stop, log: cfg.Logger}, &deliverWorker{}
+	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{log: cfg.Logger}, &deliverWorker{}
+	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
 	known := river.NewWorkers()
 	river.AddWorker(known, relay)
 	river.AddWorker(known, drain)
@@ -95,7 +99,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	w.client = client
 	w.engine = outbox.NewEngine(pool, reg, jobs{client}, outbox.Config{
 		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax,
-		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build,
+		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build, DrainHere: w.here.drain,
 	})
 	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
 	drain.jobs = jobs{client}
@@ -136,6 +140,7 @@ func (w *Workers) Stop(ctx context.Context) error {
 		return nil
 	}
 	close(w.stop)
+	w.loop.Go(func() { w.here.stop(w.softStop) })
 	err := w.client.Stop(ctx)
 	w.cancel()
 	w.loop.Wait()

@@ -13,6 +13,43 @@ import (
 	"github.com/google/uuid"
 )
 
+const OutboxAppendOne = `-- name: OutboxAppendOne :exec
+INSERT INTO /*schema*/outbox (id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+  FROM (SELECT pg_advisory_xact_lock(hashtextextended($3::text, 0)) OFFSET 0) AS locked
+`
+
+type OutboxAppendOneParams struct {
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	Data          json.RawMessage
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Traceparent   *string
+	Source        string
+	SchemaVersion int32
+	OccurredAt    time.Time
+}
+
+// The key's lock and the row in one statement: the number is drawn when the row is made, of what the subquery yields, and
+// that is when the lock is held. (OFFSET 0 keeps the planner from making one of the two.)
+func (q *Queries) OutboxAppendOne(ctx context.Context, db DBTX, arg OutboxAppendOneParams) error {
+	_, err := db.Exec(ctx, OutboxAppendOne,
+		arg.ID,
+		arg.Type,
+		arg.Key,
+		arg.Data,
+		arg.CorrelationID,
+		arg.CausationID,
+		arg.Traceparent,
+		arg.Source,
+		arg.SchemaVersion,
+		arg.OccurredAt,
+	)
+	return err
+}
+
 const OutboxInsert = `-- name: OutboxInsert :exec
 INSERT INTO /*schema*/outbox (id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)

@@ -382,7 +382,11 @@ func (q *Queries) RelayStateGet(ctx context.Context, db DBTX, token *uuid.UUID) 
 const RelayTurn = `-- name: RelayTurn :one
 SELECT s.head, s.partitioned_to, coalesce(s.token = $1, false)::boolean AS leads,
        (set_config('pgoutbox.turn', CASE WHEN s.token = $1 AND s.head >= $2::bigint AND s.partitioned_to >= s.head + $3::bigint
-                                         THEN 'move' ELSE '' END, true) = 'move')::boolean AS may,
+                                         THEN 'move' ELSE '' END, true) = 'move'
+        -- Planning the move anew each time takes longer than a small move. There is one good plan, whatever the table's
+        -- statistics say of its size, which changes from one moment to the next: by the index, in order.
+        AND set_config('plan_cache_mode', 'force_generic_plan', true) <> '' AND set_config('enable_seqscan', 'off', true) <> ''
+        AND set_config('enable_bitmapscan', 'off', true) <> '' AND set_config('jit', 'off', true) <> '')::boolean AS may,
        coalesce(pg_sequence_last_value(pg_get_serial_sequence(
            regexp_replace(s.tableoid::regclass::text, 'relay_state$', 'outbox'), 'seq')::regclass), 0)::bigint AS drawn,
        (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint AS running_from,

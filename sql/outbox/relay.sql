@@ -11,7 +11,11 @@ SELECT head, partitioned_to, coalesce(token = @token, false)::boolean AS leads F
 -- what is told of running transactions is older than the snapshot that the rows are moved by: see floor.
 SELECT s.head, s.partitioned_to, coalesce(s.token = @token, false)::boolean AS leads,
        (set_config('pgoutbox.turn', CASE WHEN s.token = @token AND s.head >= @head::bigint AND s.partitioned_to >= s.head + @room::bigint
-                                         THEN 'move' ELSE '' END, true) = 'move')::boolean AS may,
+                                         THEN 'move' ELSE '' END, true) = 'move'
+        -- Planning the move anew each time takes longer than a small move. There is one good plan, whatever the table's
+        -- statistics say of its size, which changes from one moment to the next: by the index, in order.
+        AND set_config('plan_cache_mode', 'force_generic_plan', true) <> '' AND set_config('enable_seqscan', 'off', true) <> ''
+        AND set_config('enable_bitmapscan', 'off', true) <> '' AND set_config('jit', 'off', true) <> '')::boolean AS may,
        coalesce(pg_sequence_last_value(pg_get_serial_sequence(
            regexp_replace(s.tableoid::regclass::text, 'relay_state$', 'outbox'), 'seq')::regclass), 0)::bigint AS drawn,
        (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint AS running_from,
