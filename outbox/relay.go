@@ -189,6 +189,11 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 		}
 		settled = settled || seen
 	}
+	// First what is new: whatever else there is to ask takes time.
+	quiet := moved < relayBusy
+	if err := r.wake(ctx, quiet); err != nil {
+		return moved, err
+	}
 	if moved == 0 && time.Since(r.beatAt) > relayBeat {
 		if _, err := r.q.RelayBeat(ctx, r.db(r.pool), &r.token); errors.Is(err, pgx.ErrNoRows) {
 			return 0, errLostLead
@@ -197,10 +202,10 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 		}
 		r.beatAt = time.Now()
 	}
-	if err := r.sweep(ctx, settled, moved < relayBusy); err != nil {
+	if err := r.sweep(ctx, settled); err != nil {
 		return moved, err
 	}
-	return moved, nil
+	return moved, r.wake(ctx, quiet)
 }
 
 // move carries one batch from the outbox to the log, in one round trip. It looks at rows with a number above the given

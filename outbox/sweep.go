@@ -32,9 +32,9 @@ func (r *relay) loadConsumers(ctx context.Context) error {
 	return nil
 }
 
-// sweep wakes the lanes that have work: those with new events, those with settled holds, and those still behind some
-// time after their last wake-up, whose job was lost with a process.
-func (r *relay) sweep(ctx context.Context, settled, quiet bool) error {
+// sweep finds the lanes that have work and were not told: those with settled holds, and those still behind some time after
+// their last wake-up, whose job was lost with a process.
+func (r *relay) sweep(ctx context.Context, settled bool) error {
 	now := time.Now()
 	db := r.db(r.pool)
 	if now.Sub(r.wakes.consumersAt) > 5*time.Second {
@@ -69,10 +69,12 @@ func (r *relay) sweep(ctx context.Context, settled, quiet bool) error {
 			r.wakes.confirm(l, pos)
 		}
 	}
-	woken := r.wakes.due(now)
-	if len(woken) == 0 {
-		return nil
-	}
+	return nil
+}
+
+// wake wakes the lanes that are due.
+func (r *relay) wake(ctx context.Context, quiet bool) error {
+	woken := r.wakes.due(time.Now())
 	if quiet {
 		woken = r.drainHere(woken)
 	}

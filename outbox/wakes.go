@@ -158,8 +158,9 @@ func (w *wakes) confirm(l Lane, pos int64) {
 	s.confirmed, s.queued, s.behind, s.since = max(s.confirmed, pos), false, false, time.Time{}
 }
 
-// fresh reports whether what the lane is woken for has come since it was last seen behind.
-func (w *wakes) fresh(l Lane) bool { return !w.lane(l).behind }
+// fresh reports whether what the lane is woken for has come since it was last seen behind. Before a first look, any lane
+// may be.
+func (w *wakes) fresh(l Lane) bool { return !w.sweptAt.IsZero() && !w.lane(l).behind }
 
 func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.news()) }
 func (s *laneWake) news() bool  { return s.ready > max(s.woken, s.confirmed) }
