@@ -123,9 +123,10 @@ func (a *admin) letter(c echo.Context) error {
 type replayBody struct {
 	Data   json.RawMessage `json:"data"`
 	Reason string          `json:"reason"`
+	Force  bool            `json:"force"`
 }
 
-// replay takes no body, or data to send in place of the event's own, and a reason, which data requires.
+// replay takes no body, or data to send in place of the event's own, and a reason, which data and force require.
 func (a *admin) replay(c echo.Context) error {
 	id, err := letterID(c)
 	if err != nil {
@@ -141,10 +142,8 @@ func (a *admin) replay(c echo.Context) error {
 	if reasonTooLong(body.Reason) {
 		return invalid("/reason", "must be at most 1000 characters without NUL")
 	}
-	if body.Data != nil && strings.TrimSpace(body.Reason) == "" {
-		return invalid("/reason", "is required with data: it is kept with the edit")
-	}
-	job, err := a.operator.Replay(c.Request().Context(), id, body.Data, outbox.Action{Actor: a.actor(c), Reason: body.Reason})
+	by := outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force}
+	job, err := a.operator.Replay(c.Request().Context(), id, body.Data, by)
 	if err != nil {
 		return adminProblem(err)
 	}
@@ -162,13 +161,14 @@ func (a *admin) dismiss(c echo.Context) error {
 	if err := decode(c, &body); err != nil {
 		return err
 	}
-	if strings.TrimSpace(body.Reason) == "" || reasonTooLong(body.Reason) {
-		return invalid("/reason", "is required: 1 to 1000 characters without NUL")
+	if reasonTooLong(body.Reason) {
+		return invalid("/reason", "must be at most 1000 characters without NUL")
 	}
-	if err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason}); err != nil {
+	dismissed, err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason})
+	if err != nil {
 		return adminProblem(err)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"id": id, "state": "dismissed"})
+	return c.JSON(http.StatusOK, dismissed)
 }
 
 func (a *admin) event(c echo.Context) error {
@@ -249,8 +249,14 @@ func adminProblem(err error) error {
 	switch {
 	case errors.Is(err, outbox.ErrNotFound):
 		return notFound("object")
+	case errors.Is(err, outbox.ErrReasonRequired):
+		return invalid("/reason", "is required: 1 to 1000 characters without NUL")
 	case errors.As(err, &conflict):
-		return conflictProblem("conflict", conflict.Reason)
+		p := conflictProblem("conflict", conflict.Reason)
+		if len(conflict.Newer) > 0 {
+			p.more = map[string]any{"newer": conflict.Newer}
+		}
+		return p
 	case errors.As(err, &refused):
 		return invalid("/"+refused.Field, refused.Reason)
 	}

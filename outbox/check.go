@@ -34,7 +34,7 @@ type CheckProblem struct {
 }
 
 // Check proves that every relayed event is, for every consumer that subscribes to it, in exactly one place: ahead of
-// the cursor, waiting, in flight, dead, processed or dismissed; that the log has no gaps; that nothing waits for a
+// the cursor, waiting, in flight, dead, skipped, processed or dismissed; that the log has no gaps; that nothing waits for a
 // hold that is gone; and that nothing lies in quarantine. It may run beside everything else: each step reads one
 // REPEATABLE READ snapshot.
 func (o *Operator) Check(ctx context.Context) (*CheckReport, error) {
@@ -91,7 +91,8 @@ func (o *Operator) checkRange(ctx context.Context, db outboxdb.DBTX, r *CheckRep
 			{e.Ahead, "ahead of the cursor"},
 			{e.Waiting, "waiting"},
 			{e.InFlight, "in flight"},
-			{e.Dead, "dead"},
+			{e.Dead && !e.Skipped, "dead"},
+			{e.Dead && e.Skipped, "skipped"},
 			{e.Processed, "processed"},
 			{e.Dismissed, "dismissed"},
 		} {

@@ -149,7 +149,7 @@ func TestReplaysRace(t *testing.T) {
 	for i := range results {
 		all.Go(func() {
 			if i == 0 {
-				results[i] = r.op.Dismiss(t.Context(), id, anna)
+				_, results[i] = r.op.Dismiss(t.Context(), id, anna)
 			} else {
 				_, results[i] = r.op.Replay(t.Context(), id, nil, anna)
 			}
@@ -204,7 +204,8 @@ func TestUnknownLettersAndConsumers(t *testing.T) {
 	r := failing(t, "ledger")
 	_, err := r.op.Replay(t.Context(), 1, nil, anna)
 	require.ErrorIs(t, err, outbox.ErrNotFound)
-	require.ErrorIs(t, r.op.Dismiss(t.Context(), 1, anna), outbox.ErrNotFound)
+	_, err = r.op.Dismiss(t.Context(), 1, anna)
+	require.ErrorIs(t, err, outbox.ErrNotFound)
 	require.ErrorIs(t, r.op.Pause(t.Context(), "nobody", anna), outbox.ErrNotFound)
 	require.Nil(t, outbox.Permanent(nil))
 	require.True(t, outbox.IsPermanent(errors.Join(errors.New("a"), outbox.Permanent(errors.New("b")))))

@@ -161,7 +161,7 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 		}
 		for _, c := range e.reg.Consumers() {
 			if err := e.q.ConsumerRegister(ctx, db, outboxdb.ConsumerRegisterParams{
-				Name: c.Name, Kind: string(c.Kind), Ordered: c.Ordered,
+				Name: c.Name, Kind: string(c.Kind), Ordered: c.Ordered, OnDead: string(c.OnDead),
 			}); err != nil {
 				return err
 			}

@@ -3,6 +3,8 @@ package outbox
 import (
 	"errors"
 	"fmt"
+
+	"github.com/google/uuid"
 )
 
 // Permanent marks an error of a handler as one that no further attempt can mend: the event goes straight to the
@@ -28,11 +30,27 @@ func (e *permanentError) Unwrap() error { return e.err }
 // ErrNotFound says that there is no such event, letter or consumer.
 var ErrNotFound = errors.New("outbox: not found")
 
+// ErrReasonRequired says that an operation must be given a reason, because it is one that somebody will ask about later.
+var ErrReasonRequired = errors.New("outbox: a reason is required")
+
 // ConflictError says why an operation does not fit the present state; nothing was changed.
 type ConflictError struct {
 	Reason string
 	// JobID is the unfinished job in the way, where it is one.
 	JobID int64
+	// Newer are later events of the key that were applied already, where that is what stands in the way of a replay; at most
+	// MaxNewer of them. Action.Force overrules it.
+	Newer []NewerEvent
+}
+
+// MaxNewer is how many events a ConflictError names at most.
+const MaxNewer = 20
+
+// NewerEvent is an event that a consumer processed before an earlier one of the same key.
+type NewerEvent struct {
+	EventID  uuid.UUID `json:"event_id"`
+	Type     string    `json:"type"`
+	Position int64     `json:"position"`
 }
 
 func (e *ConflictError) Error() string { return "outbox: " + e.Reason }

@@ -69,7 +69,7 @@ func TestSuccessorThatFailsBecomesTheHoldsEvent(t *testing.T) {
 	r.settle()
 	r.applied("ledger", "k", 0)
 	first := r.letter(1)
-	require.NoError(t, r.op.Dismiss(t.Context(), first.ID, anna))
+	require.Equal(t, 3, r.dismiss(first.ID).ReleasedCount)
 	r.agrees()
 	r.settle()
 	r.applied("ledger", "k", 0, 2)
@@ -82,8 +82,9 @@ func TestSuccessorThatFailsBecomesTheHoldsEvent(t *testing.T) {
 	r.agrees()
 
 	var conflict *outbox.ConflictError
-	require.ErrorAs(t, r.op.Dismiss(t.Context(), first.ID, anna), &conflict)
-	_, err := r.op.Replay(t.Context(), first.ID, nil, anna)
+	_, err := r.op.Dismiss(t.Context(), first.ID, anna)
+	require.ErrorAs(t, err, &conflict)
+	_, err = r.op.Replay(t.Context(), first.ID, nil, anna)
 	require.ErrorAs(t, err, &conflict)
 
 	r.exec(`delete from broken`)

@@ -16,6 +16,7 @@ type ConsumerStatus struct {
 	Name     string     `json:"name"`
 	Kind     string     `json:"kind"`
 	Ordered  bool       `json:"ordered"`
+	OnDead   DeadPolicy `json:"on_dead"`
 	Patterns []string   `json:"patterns"`
 	PausedAt *time.Time `json:"paused_at,omitempty"`
 	// Lag counts the events ahead of its cursors that it subscribes to; OldestAge is the age of the oldest, in seconds.
@@ -47,7 +48,7 @@ func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 			return nil, fmt.Errorf("outbox: holds of %s: %w", r.Name, err)
 		}
 		all = append(all, ConsumerStatus{
-			Name: r.Name, Kind: r.Kind, Ordered: r.Ordered, Patterns: r.Patterns, PausedAt: r.PausedAt,
+			Name: r.Name, Kind: r.Kind, Ordered: r.Ordered, OnDead: DeadPolicy(r.OnDead), Patterns: r.Patterns, PausedAt: r.PausedAt,
 			Lag: lag.Events, OldestAge: max(0, lag.OldestSeconds), InFlight: holds.InFlight, HeldKeys: holds.HeldKeys,
 			Waiting: holds.Waiting, Dead: holds.Dead,
 		})

@@ -38,8 +38,11 @@ func NewOperator(pool *pgxpool.Pool, jobs Jobs, schema Schema, logger *slog.Logg
 
 // Action says who does something, and why.
 type Action struct {
-	Actor  string
+	Actor string
+	// Reason is kept in the audit, at most 1,000 characters; some operations require one (ErrReasonRequired).
 	Reason string
+	// Force overrules what protects the order of a key. It takes a reason.
+	Force bool
 }
 
 // LetterFilter chooses dead letters; empty fields choose all.
@@ -61,6 +64,8 @@ type LetterSummary struct {
 	Key           string    `json:"key"`
 	CorrelationID string    `json:"correlation_id"`
 	State         string    `json:"state"`
+	// Skipped says that later events of the key did not wait for this one (Skip).
+	Skipped  bool `json:"skipped"`
 	Attempts      int       `json:"attempts"`
 	Replays       int       `json:"replays"`
 	Error         string    `json:"error"`
@@ -112,7 +117,7 @@ func (o *Operator) Letters(ctx context.Context, f LetterFilter, before int64, li
 	for i, r := range rows {
 		letters[i] = LetterSummary{
 			ID: r.ID, Consumer: r.Consumer, EventID: r.EventID, Type: r.Type, Key: r.Key, CorrelationID: r.CorrelationID,
-			State: r.State, Attempts: int(r.Attempts), Replays: int(r.Replays), Error: r.Error,
+			State: r.State, Skipped: r.Skipped, Attempts: int(r.Attempts), Replays: int(r.Replays), Error: r.Error,
 			DiscardedAt: r.DiscardedAt.UTC(), ChangedAt: r.ChangedAt.UTC(),
 		}
 	}
@@ -121,7 +126,10 @@ func (o *Operator) Letters(ctx context.Context, f LetterFilter, before int64, li
 
 // Letter returns one dead letter, or ErrNotFound.
 func (o *Operator) Letter(ctx context.Context, id int64) (*Letter, error) {
-	db := o.schema.on(o.pool)
+	return o.letter(ctx, o.schema.on(o.pool), id)
+}
+
+func (o *Operator) letter(ctx context.Context, db outboxdb.DBTX, id int64) (*Letter, error) {
 	r, err := o.q.LetterGet(ctx, db, id)
 	if err != nil {
 		return nil, notFound("dead letter", err)
@@ -129,7 +137,7 @@ func (o *Operator) Letter(ctx context.Context, id int64) (*Letter, error) {
 	l := &Letter{
 		LetterSummary: LetterSummary{
 			ID: r.ID, Consumer: r.Consumer, EventID: r.EventID, Type: r.Type, Key: r.Key, CorrelationID: r.CorrelationID,
-			State: r.State, Attempts: int(r.Attempts), Replays: int(r.Replays), Error: r.Error,
+			State: r.State, Skipped: r.Skipped, Attempts: int(r.Attempts), Replays: int(r.Replays), Error: r.Error,
 			DiscardedAt: r.DiscardedAt.UTC(), ChangedAt: r.ChangedAt.UTC(),
 		},
 		Data: r.Data, Errors: []AttemptError{}, Waiting: []WaitingEvent{}, WaitingCount: int(r.WaitingCount),
@@ -145,99 +153,6 @@ func (o *Operator) Letter(ctx context.Context, id int64) (*Letter, error) {
 		l.Waiting = append(l.Waiting, WaitingEvent{w.EventID, w.Type, w.Pos, w.OccurredAt.UTC(), w.Since.UTC()})
 	}
 	return l, nil
-}
-
-// Replay sends the event of a dead letter to its consumer again: a new job with the same event id and ReplayAttempts
-// attempts. With data, the consumer gets that in place of the event's own, from now on; the log keeps the original.
-// What waits behind the event goes on when the replay succeeds; when it fails, the letter is dead again, with its
-// whole history.
-//
-// A letter that is not dead is a *ConflictError, and so is one whose event has an unfinished job.
-func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, by Action) (jobID int64, err error) {
-	if data != nil {
-		if reason := refusedData(data); reason != "" {
-			return 0, &InvalidEventError{"data", reason}
-		}
-	}
-	err = o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
-		l, err := o.q.LetterGet(ctx, db, id)
-		if err != nil {
-			return notFound("dead letter", err)
-		}
-		// Lock order: the job, the hold, the letter. The hold tells what is true; the letter above was a way to find it.
-		ids, err := o.jobs.Deliver(ctx, tx, []Delivery{{
-			Consumer: l.Consumer, EventID: l.EventID, CorrelationID: l.CorrelationID, MaxAttempts: ReplayAttempts,
-		}})
-		if err != nil {
-			return err
-		}
-		jobID = ids[0]
-		old, err := o.lockDead(ctx, db, l)
-		if err != nil {
-			return err
-		}
-		if data != nil {
-			if err := o.q.EditPut(ctx, db, outboxdb.EditPutParams{
-				Consumer: l.Consumer, EventID: l.EventID, Data: data, Actor: by.Actor, Reason: by.Reason,
-			}); err != nil {
-				return err
-			}
-		}
-		if _, err := o.q.HoldSetJob(ctx, db, outboxdb.HoldSetJobParams{
-			JobID: &jobID, Consumer: l.Consumer, EventID: l.EventID, OldJobID: old,
-		}); err != nil {
-			return err
-		}
-		if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: id, State: "replaying", JobID: &jobID}); err != nil {
-			return err
-		}
-		return o.record(ctx, db, l, "replay", by, map[string]any{"job_id": jobID, "edited": data != nil})
-	})
-	return jobID, err
-}
-
-// Dismiss gives up the event of a dead letter for its consumer: what waits behind it goes on without it.
-// A letter that is not dead is a *ConflictError.
-func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) error {
-	err := o.inTx(ctx, func(_ pgx.Tx, db outboxdb.DBTX) error {
-		l, err := o.q.LetterGet(ctx, db, id)
-		if err != nil {
-			return notFound("dead letter", err)
-		}
-		if _, err := o.lockDead(ctx, db, l); err != nil {
-			return err
-		}
-		outcome := "dismissed"
-		if _, err := o.q.HoldSettle(ctx, db, outboxdb.HoldSettleParams{Outcome: &outcome, Consumer: l.Consumer, EventID: l.EventID}); err != nil {
-			return err
-		}
-		if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: id, State: "dismissed"}); err != nil {
-			return err
-		}
-		return o.record(ctx, db, l, "dismiss", by, nil)
-	})
-	if err == nil {
-		wakeSettled()
-	}
-	return err
-}
-
-// lockDead locks the hold and the letter, and refuses a letter that is not dead any more.
-func (o *Operator) lockDead(ctx context.Context, db outboxdb.DBTX, l outboxdb.LetterGetRow) (jobID *int64, err error) {
-	jobID, holdErr := o.q.HoldLockDead(ctx, db, outboxdb.HoldLockDeadParams{Consumer: l.Consumer, EventID: l.EventID})
-	if holdErr != nil && !errors.Is(holdErr, pgx.ErrNoRows) {
-		return nil, holdErr
-	}
-	now, err := o.q.LetterLock(ctx, db, outboxdb.LetterLockParams{Consumer: l.Consumer, EventID: l.EventID})
-	switch {
-	case err != nil:
-		return nil, notFound("dead letter", err)
-	case now.State != "dead":
-		return nil, conflictf("dead letter %d is %s", l.ID, now.State)
-	case holdErr != nil:
-		return nil, conflictf("dead letter %d has no dead hold: its event is being settled", l.ID)
-	}
-	return jobID, nil
 }
 
 // record leaves a line in the audit and in the event's delivery log.

@@ -22,6 +22,17 @@ const (
 	KindExternal Kind = "external"
 )
 
+// DeadPolicy is what becomes of an event's key when its attempts are used up.
+type DeadPolicy string
+
+const (
+	// Hold keeps the key's later events behind the dead one, in order, until that is replayed or dismissed.
+	Hold DeadPolicy = "hold"
+	// Skip lets them go on without it: for a consumer to which the newest matters more than the order. The dead letter
+	// stays, and a replay of it, which would be out of order, has to be forced once later events of the key were applied.
+	Skip DeadPolicy = "skip"
+)
+
 // Registry holds the consumers of a program. Fill it before workers.New; it is not safe to change afterwards.
 type Registry struct {
 	consumers map[string]*Consumer
@@ -40,6 +51,8 @@ type Consumer struct {
 	Patterns []string
 	// Ordered consumers get the events of a key one after the other, also across failures.
 	Ordered bool
+	// OnDead is what happens to the key of an event that became a dead letter.
+	OnDead DeadPolicy
 	// MaxAttempts is after how many failed attempts an event is a dead letter; 0: the engine's default.
 	MaxAttempts int
 	// RetryBase doubles from attempt to attempt up to RetryMax; 0: the engine's defaults.
@@ -81,6 +94,10 @@ func Concurrency(n int) Option { return func(c *Consumer) { c.Concurrency = n } 
 
 // Unordered lets the later events of a key pass one that failed.
 func Unordered() Option { return func(c *Consumer) { c.Ordered = false } }
+
+// OnDead sets what becomes of the key of an event whose attempts are used up: Hold, the default, or Skip. It holds for
+// what dies from then on; a key that is held already stays so until its dead letter is replayed or dismissed.
+func OnDead(p DeadPolicy) Option { return func(c *Consumer) { c.OnDead = p } }
 
 // Handle registers a consumer whose work is in the database. fn runs in the transaction that also records the event
 // as processed: it happens once, however often the event is delivered. fn may be called again for the same event when
@@ -165,7 +182,7 @@ func (r *Registry) Consumer(name string) *Consumer { return r.consumers[name] }
 var nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
 
 func (r *Registry) add(name string, kind Kind, opts []Option, handler func(*Consumer)) {
-	c := &Consumer{Name: name, Kind: kind, Ordered: true, Timeout: 20 * time.Second, Concurrency: 4}
+	c := &Consumer{Name: name, Kind: kind, Ordered: true, OnDead: Hold, Timeout: 20 * time.Second, Concurrency: 4}
 	if kind == KindExternal {
 		c.Concurrency = 16
 	}
@@ -181,6 +198,8 @@ func (r *Registry) add(name string, kind Kind, opts []Option, handler func(*Cons
 		panic(fmt.Sprintf("outbox: consumer %q is registered twice", name))
 	case len(c.Patterns) == 0:
 		panic(fmt.Sprintf("outbox: consumer %q subscribes to nothing: give it outbox.On(…)", name))
+	case c.OnDead != Hold && c.OnDead != Skip:
+		panic(fmt.Sprintf("outbox: consumer %q: on dead must be Hold or Skip, and is %q", name, c.OnDead))
 	case c.MaxAttempts < 0 || c.Timeout <= 0 || c.Concurrency < 1 || c.RetryBase < 0 || c.RetryMax < c.RetryBase:
 		panic(fmt.Sprintf("outbox: consumer %q has an option that cannot work: %+v", name, *c))
 	}

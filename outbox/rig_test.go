@@ -254,3 +254,10 @@ func (r *rig) blocked(n int) {
 	r.t.Helper()
 	r.until(`select count(*) >= $1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`, n)
 }
+
+func (r *rig) dismiss(letter int64) *outbox.Dismissal {
+	r.t.Helper()
+	d, err := r.op.Dismiss(r.t.Context(), letter, anna)
+	require.NoError(r.t, err)
+	return d
+}

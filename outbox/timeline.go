@@ -35,7 +35,7 @@ type EventView struct {
 type DeliveryStatus struct {
 	Consumer string `json:"consumer"`
 	// State is pending (ahead of the cursor), in_flight (it has a job of its own), waiting (behind another event of its
-	// key), dead, processed or dismissed.
+	// key), dead, skipped (dead, and its key went on without it), processed or dismissed.
 	State       string          `json:"state"`
 	ProcessedAt *time.Time      `json:"processed_at,omitempty"`
 	Behind      *uuid.UUID      `json:"behind,omitempty"`
@@ -143,6 +143,8 @@ func (o *Operator) deliveries(ctx context.Context, db outboxdb.DBTX, id uuid.UUI
 		case s.ProcessedAt != nil:
 			at := s.ProcessedAt.UTC()
 			d.State, d.ProcessedAt = "processed", &at
+		case letter == "dead" && s.Skipped:
+			d.State = "skipped"
 		case letter == "dead" || letter == "dismissed":
 			d.State = letter
 		case s.WaitingSince != nil:

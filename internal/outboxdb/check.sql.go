@@ -17,7 +17,7 @@ SELECT e.pos, e.id, e.type, e.key, c.name AS consumer,
        (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::boolean AS in_flight,
        coalesce(d.state = 'dead', false)::boolean AS dead,
        (p.event_id IS NOT NULL)::boolean AS processed,
-       coalesce(d.state = 'dismissed', false)::boolean AS dismissed
+       coalesce(d.state = 'dismissed', false)::boolean AS dismissed, coalesce(d.skipped, false)::boolean AS skipped
   FROM /*schema*/events e
   CROSS JOIN /*schema*/consumers c
   LEFT JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = e.lane
@@ -52,6 +52,7 @@ type CheckEventsRow struct {
 	Dead      bool
 	Processed bool
 	Dismissed bool
+	Skipped   bool
 }
 
 // Every event × subscribed consumer that is not in exactly one place.
@@ -76,6 +77,7 @@ func (q *Queries) CheckEvents(ctx context.Context, db DBTX, arg CheckEventsParam
 			&i.Dead,
 			&i.Processed,
 			&i.Dismissed,
+			&i.Skipped,
 		); err != nil {
 			return nil, err
 		}

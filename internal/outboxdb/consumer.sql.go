@@ -60,7 +60,7 @@ func (q *Queries) ConsumerLag(ctx context.Context, db DBTX, consumer string) (Co
 }
 
 const ConsumerList = `-- name: ConsumerList :many
-SELECT c.name, c.kind, c.ordered, c.paused_at, c.created_at,
+SELECT c.name, c.kind, c.ordered, c.on_dead, c.paused_at, c.created_at,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::text[] AS patterns
   FROM /*schema*/consumers c ORDER BY c.name
 `
@@ -69,6 +69,7 @@ type ConsumerListRow struct {
 	Name      string
 	Kind      string
 	Ordered   bool
+	OnDead    string
 	PausedAt  *time.Time
 	CreatedAt time.Time
 	Patterns  []string
@@ -87,6 +88,7 @@ func (q *Queries) ConsumerList(ctx context.Context, db DBTX) ([]ConsumerListRow,
 			&i.Name,
 			&i.Kind,
 			&i.Ordered,
+			&i.OnDead,
 			&i.PausedAt,
 			&i.CreatedAt,
 			&i.Patterns,
@@ -153,19 +155,25 @@ func (q *Queries) ConsumerPaused(ctx context.Context, db DBTX, name string) (boo
 }
 
 const ConsumerRegister = `-- name: ConsumerRegister :exec
-INSERT INTO /*schema*/consumers (name, kind, ordered) VALUES ($1, $2, $3)
-ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered
- WHERE (consumers.kind, consumers.ordered) IS DISTINCT FROM (excluded.kind, excluded.ordered)
+INSERT INTO /*schema*/consumers (name, kind, ordered, on_dead) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered, on_dead = excluded.on_dead
+ WHERE (consumers.kind, consumers.ordered, consumers.on_dead) IS DISTINCT FROM (excluded.kind, excluded.ordered, excluded.on_dead)
 `
 
 type ConsumerRegisterParams struct {
 	Name    string
 	Kind    string
 	Ordered bool
+	OnDead  string
 }
 
 func (q *Queries) ConsumerRegister(ctx context.Context, db DBTX, arg ConsumerRegisterParams) error {
-	_, err := db.Exec(ctx, ConsumerRegister, arg.Name, arg.Kind, arg.Ordered)
+	_, err := db.Exec(ctx, ConsumerRegister,
+		arg.Name,
+		arg.Kind,
+		arg.Ordered,
+		arg.OnDead,
+	)
 	return err
 }
 

@@ -541,8 +541,8 @@ func (q *Queries) JobsRunSoon(ctx context.Context, db DBTX, ids []int64) error {
 	return err
 }
 
-const LaneLock = `-- name: LaneLock :one
-SELECT pg_try_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + $1::integer) AS locked
+const LaneLock = `-- name: LaneLock :exec
+SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + $1::integer)
   FROM /*schema*/consumers c WHERE c.name = $2
 `
 
@@ -551,12 +551,10 @@ type LaneLockParams struct {
 	Consumer string
 }
 
-// A statement of its own, before any read.
-func (q *Queries) LaneLock(ctx context.Context, db DBTX, arg LaneLockParams) (bool, error) {
-	row := db.QueryRow(ctx, LaneLock, arg.Lane, arg.Consumer)
-	var locked bool
-	err := row.Scan(&locked)
-	return locked, err
+// Waits for the lane, as a drain does not. A statement of its own, before any read.
+func (q *Queries) LaneLock(ctx context.Context, db DBTX, arg LaneLockParams) error {
+	_, err := db.Exec(ctx, LaneLock, arg.Lane, arg.Consumer)
+	return err
 }
 
 const ProcessedInsert = `-- name: ProcessedInsert :exec

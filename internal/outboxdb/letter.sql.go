@@ -61,6 +61,55 @@ func (q *Queries) EditPut(ctx context.Context, db DBTX, arg EditPutParams) error
 	return err
 }
 
+const EventsAppliedAfter = `-- name: EventsAppliedAfter :many
+SELECT e.id, e.type, e.pos FROM /*schema*/events e
+  JOIN /*schema*/processed_events p ON p.consumer = $1 AND p.event_id = e.id
+  JOIN /*schema*/consumers c ON c.name = p.consumer AND c.ordered
+ WHERE e.lane = $2 AND e.pos > $3 AND e.key = $4 ORDER BY e.pos LIMIT $5
+`
+
+type EventsAppliedAfterParams struct {
+	Consumer string
+	Lane     int16
+	Pos      int64
+	Key      string
+	Most     int32
+}
+
+type EventsAppliedAfterRow struct {
+	ID   uuid.UUID
+	Type string
+	Pos  int64
+}
+
+// The later events of a key that an ordered consumer has processed. There is no index by key: this reads what the lane
+// holds after the position, until it has found enough.
+func (q *Queries) EventsAppliedAfter(ctx context.Context, db DBTX, arg EventsAppliedAfterParams) ([]EventsAppliedAfterRow, error) {
+	rows, err := db.Query(ctx, EventsAppliedAfter,
+		arg.Consumer,
+		arg.Lane,
+		arg.Pos,
+		arg.Key,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EventsAppliedAfterRow{}
+	for rows.Next() {
+		var i EventsAppliedAfterRow
+		if err := rows.Scan(&i.ID, &i.Type, &i.Pos); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const HoldLockDead = `-- name: HoldLockDead :one
 SELECT job_id FROM /*schema*/holds
  WHERE consumer = $1 AND event_id = $2 AND settled_at IS NULL AND dead_at IS NOT NULL FOR UPDATE
@@ -76,6 +125,26 @@ func (q *Queries) HoldLockDead(ctx context.Context, db DBTX, arg HoldLockDeadPar
 	var job_id *int64
 	err := row.Scan(&job_id)
 	return job_id, err
+}
+
+const HoldOfKey = `-- name: HoldOfKey :one
+SELECT h.event_id FROM /*schema*/holds h JOIN /*schema*/consumers c ON c.name = h.consumer
+ WHERE h.consumer = $1 AND (h.event_id = $2 OR c.ordered AND h.key = $3) ORDER BY h.pos LIMIT 1
+`
+
+type HoldOfKeyParams struct {
+	Consumer string
+	EventID  uuid.UUID
+	Key      string
+}
+
+// What stands in the way of an event that is to be held again: its own hold, not lifted yet, or, where keys are ordered,
+// another of its key.
+func (q *Queries) HoldOfKey(ctx context.Context, db DBTX, arg HoldOfKeyParams) (uuid.UUID, error) {
+	row := db.QueryRow(ctx, HoldOfKey, arg.Consumer, arg.EventID, arg.Key)
+	var event_id uuid.UUID
+	err := row.Scan(&event_id)
+	return event_id, err
 }
 
 const JobLive = `-- name: JobLive :one
@@ -99,7 +168,7 @@ func (q *Queries) JobLive(ctx context.Context, db DBTX, arg JobLiveParams) (int6
 
 const LetterGet = `-- name: LetterGet :one
 SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
-       d.job_id, d.replays, d.discarded_at, d.changed_at,
+       d.skipped, d.job_id, d.replays, d.discarded_at, d.changed_at,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
   FROM /*schema*/discarded_jobs d WHERE d.id = $1
 `
@@ -118,6 +187,7 @@ type LetterGetRow struct {
 	Errors        json.RawMessage
 	Error         string
 	State         string
+	Skipped       bool
 	JobID         *int64
 	Replays       int32
 	DiscardedAt   time.Time
@@ -142,6 +212,7 @@ func (q *Queries) LetterGet(ctx context.Context, db DBTX, id int64) (LetterGetRo
 		&i.Errors,
 		&i.Error,
 		&i.State,
+		&i.Skipped,
 		&i.JobID,
 		&i.Replays,
 		&i.DiscardedAt,
@@ -152,7 +223,7 @@ func (q *Queries) LetterGet(ctx context.Context, db DBTX, id int64) (LetterGetRo
 }
 
 const LetterList = `-- name: LetterList :many
-SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, replays, discarded_at, changed_at
+SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, skipped, replays, discarded_at, changed_at
   FROM /*schema*/discarded_jobs d
  WHERE d.id < $1
    AND ($2::text IS NULL OR d.consumer = $2)
@@ -189,6 +260,7 @@ type LetterListRow struct {
 	Attempts      int32
 	Error         string
 	State         string
+	Skipped       bool
 	Replays       int32
 	DiscardedAt   time.Time
 	ChangedAt     time.Time
@@ -224,6 +296,7 @@ func (q *Queries) LetterList(ctx context.Context, db DBTX, arg LetterListParams)
 			&i.Attempts,
 			&i.Error,
 			&i.State,
+			&i.Skipped,
 			&i.Replays,
 			&i.DiscardedAt,
 			&i.ChangedAt,
@@ -239,7 +312,7 @@ func (q *Queries) LetterList(ctx context.Context, db DBTX, arg LetterListParams)
 }
 
 const LetterLock = `-- name: LetterLock :one
-SELECT id, state FROM /*schema*/discarded_jobs WHERE consumer = $1 AND event_id = $2 FOR UPDATE
+SELECT id, state, skipped FROM /*schema*/discarded_jobs WHERE consumer = $1 AND event_id = $2 FOR UPDATE
 `
 
 type LetterLockParams struct {
@@ -248,14 +321,15 @@ type LetterLockParams struct {
 }
 
 type LetterLockRow struct {
-	ID    int64
-	State string
+	ID      int64
+	State   string
+	Skipped bool
 }
 
 func (q *Queries) LetterLock(ctx context.Context, db DBTX, arg LetterLockParams) (LetterLockRow, error) {
 	row := db.QueryRow(ctx, LetterLock, arg.Consumer, arg.EventID)
 	var i LetterLockRow
-	err := row.Scan(&i.ID, &i.State)
+	err := row.Scan(&i.ID, &i.State, &i.Skipped)
 	return i, err
 }
 

@@ -78,6 +78,7 @@ type Consumer struct {
 	Ordered   bool
 	PausedAt  *time.Time
 	CreatedAt time.Time
+	OnDead    string
 }
 
 type ConsumerSubscription struct {
@@ -124,6 +125,7 @@ type DiscardedJob struct {
 	Replays       int32
 	DiscardedAt   time.Time
 	ChangedAt     time.Time
+	Skipped       bool
 }
 
 type Event struct {

@@ -99,7 +99,7 @@ const EventStates = `-- name: EventStates :many
 SELECT c.name AS consumer, c.kind, p.processed_at, k.pos AS cursor_pos,
        h.reason, h.attempts, h.since, h.dead_at, h.settled_at, h.outcome,
        w.since AS waiting_since, b.event_id AS behind,
-       d.id AS letter_id, d.state AS letter_state
+       d.id AS letter_id, d.state AS letter_state, coalesce(d.skipped, false)::boolean AS skipped
   FROM /*schema*/consumers c
   JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = $1
   LEFT JOIN /*schema*/processed_events p ON p.consumer = c.name AND p.event_id = $2
@@ -135,6 +135,7 @@ type EventStatesRow struct {
 	Behind       *uuid.UUID
 	LetterID     *int64
 	LetterState  *string
+	Skipped      bool
 }
 
 // Where an event is for each consumer that subscribes to it.
@@ -168,6 +169,7 @@ func (q *Queries) EventStates(ctx context.Context, db DBTX, arg EventStatesParam
 			&i.Behind,
 			&i.LetterID,
 			&i.LetterState,
+			&i.Skipped,
 		); err != nil {
 			return nil, err
 		}

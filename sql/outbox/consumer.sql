@@ -7,9 +7,9 @@ SELECT pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 1) FROM /
 SELECT head FROM /*schema*/relay_state FOR SHARE;
 
 -- name: ConsumerRegister :exec
-INSERT INTO /*schema*/consumers (name, kind, ordered) VALUES (@name, @kind, @ordered)
-ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered
- WHERE (consumers.kind, consumers.ordered) IS DISTINCT FROM (excluded.kind, excluded.ordered);
+INSERT INTO /*schema*/consumers (name, kind, ordered, on_dead) VALUES (@name, @kind, @ordered, @on_dead)
+ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered, on_dead = excluded.on_dead
+ WHERE (consumers.kind, consumers.ordered, consumers.on_dead) IS DISTINCT FROM (excluded.kind, excluded.ordered, excluded.on_dead);
 
 -- name: ConsumerRegisterCursors :exec
 -- A new consumer starts from now.
@@ -26,7 +26,7 @@ ON CONFLICT DO NOTHING;
 SELECT consumer, pattern FROM /*schema*/consumer_subscriptions ORDER BY consumer, pattern;
 
 -- name: ConsumerList :many
-SELECT c.name, c.kind, c.ordered, c.paused_at, c.created_at,
+SELECT c.name, c.kind, c.ordered, c.on_dead, c.paused_at, c.created_at,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::text[] AS patterns
   FROM /*schema*/consumers c ORDER BY c.name;
 

@@ -1,6 +1,6 @@
--- name: LaneLock :one
--- A statement of its own, before any read.
-SELECT pg_try_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + @lane::integer) AS locked
+-- name: LaneLock :exec
+-- Waits for the lane, as a drain does not. A statement of its own, before any read.
+SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + @lane::integer)
   FROM /*schema*/consumers c WHERE c.name = @consumer;
 
 -- name: EngineBounds :exec

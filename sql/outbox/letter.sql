@@ -1,5 +1,5 @@
 -- name: LetterList :many
-SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, replays, discarded_at, changed_at
+SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, skipped, replays, discarded_at, changed_at
   FROM /*schema*/discarded_jobs d
  WHERE d.id < @before_id
    AND (sqlc.narg(consumer)::text IS NULL OR d.consumer = sqlc.narg(consumer))
@@ -14,7 +14,7 @@ SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state
 
 -- name: LetterGet :one
 SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
-       d.job_id, d.replays, d.discarded_at, d.changed_at,
+       d.skipped, d.job_id, d.replays, d.discarded_at, d.changed_at,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
   FROM /*schema*/discarded_jobs d WHERE d.id = @id;
 
@@ -23,7 +23,7 @@ SELECT w.event_id, e.type, w.pos, e.occurred_at, w.since FROM /*schema*/waiting 
  WHERE w.consumer = @consumer AND w.key = @key ORDER BY w.pos LIMIT @most;
 
 -- name: LetterLock :one
-SELECT id, state FROM /*schema*/discarded_jobs WHERE consumer = @consumer AND event_id = @event_id FOR UPDATE;
+SELECT id, state, skipped FROM /*schema*/discarded_jobs WHERE consumer = @consumer AND event_id = @event_id FOR UPDATE;
 
 -- name: LetterSetState :exec
 UPDATE /*schema*/discarded_jobs SET state = @state, job_id = coalesce(sqlc.narg(job_id), job_id),
@@ -33,6 +33,20 @@ UPDATE /*schema*/discarded_jobs SET state = @state, job_id = coalesce(sqlc.narg(
 -- name: HoldLockDead :one
 SELECT job_id FROM /*schema*/holds
  WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL AND dead_at IS NOT NULL FOR UPDATE;
+
+-- name: HoldOfKey :one
+-- What stands in the way of an event that is to be held again: its own hold, not lifted yet, or, where keys are ordered,
+-- another of its key.
+SELECT h.event_id FROM /*schema*/holds h JOIN /*schema*/consumers c ON c.name = h.consumer
+ WHERE h.consumer = @consumer AND (h.event_id = @event_id OR c.ordered AND h.key = @key) ORDER BY h.pos LIMIT 1;
+
+-- name: EventsAppliedAfter :many
+-- The later events of a key that an ordered consumer has processed. There is no index by key: this reads what the lane
+-- holds after the position, until it has found enough.
+SELECT e.id, e.type, e.pos FROM /*schema*/events e
+  JOIN /*schema*/processed_events p ON p.consumer = @consumer AND p.event_id = e.id
+  JOIN /*schema*/consumers c ON c.name = p.consumer AND c.ordered
+ WHERE e.lane = @lane AND e.pos > @pos AND e.key = @key ORDER BY e.pos LIMIT @most;
 
 -- name: EditPut :exec
 INSERT INTO /*schema*/event_edits (consumer, event_id, data, actor, reason) VALUES (@consumer, @event_id, @data, @actor, @reason)

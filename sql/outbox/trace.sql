@@ -19,7 +19,7 @@ SELECT seq, id, type, key, lane, correlation_id, causation_id, source, schema_ve
 SELECT c.name AS consumer, c.kind, p.processed_at, k.pos AS cursor_pos,
        h.reason, h.attempts, h.since, h.dead_at, h.settled_at, h.outcome,
        w.since AS waiting_since, b.event_id AS behind,
-       d.id AS letter_id, d.state AS letter_state
+       d.id AS letter_id, d.state AS letter_state, coalesce(d.skipped, false)::boolean AS skipped
   FROM /*schema*/consumers c
   JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = @lane
   LEFT JOIN /*schema*/processed_events p ON p.consumer = c.name AND p.event_id = @event_id
