@@ -11,8 +11,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// warmUp is left out of what is measured: connections are opened, statements prepared, caches filled.
-const warmUp = 500 * time.Millisecond
+const (
+	// What is measured begins when the clients have done warmWrites each, on average: until then connections are opened,
+	// their server processes take hold of its memory, and statements are prepared and planned. It begins after warmUp at
+	// the latest.
+	warmWrites = 40
+	warmUp     = 3 * time.Second
+)
 
 const insertUser = `INSERT INTO users (id, email, name) VALUES ($1, $2, $3)`
 
@@ -58,8 +63,10 @@ func (c *clients) during(ctx context.Context, fn func() error) error {
 	until, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- c.run(ctx, until) }()
 	err := func() error {
-		if !pause(ctx, warmUp) {
-			return ctx.Err()
+		for begun := time.Now(); c.committed.Load() < int64(c.count)*warmWrites && time.Since(begun) < warmUp; {
+			if !pause(ctx, 5*time.Millisecond) {
+				return ctx.Err()
+			}
 		}
 		return fn()
 	}()

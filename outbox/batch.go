@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,20 +49,20 @@ type batch struct {
 	held map[string]bool // keys that an event of this batch holds up
 	keys map[string]bool // keys that handlers appended to
 
-	released     bool // the batch runs what waited for settled holds
-	blamed       bool // its first event is escalated because processes died with it
-	settledHolds []outboxdb.DrainSettledRow
-	lift         map[string]int
-	full         bool // there may be more right behind
-	pending      bool // and so it was seen after the commit
-	done         int  // how many events the batch got to
-	counts       [parked + 1]int
+	released bool           // the batch runs what waited for settled holds
+	blamed   bool           // its first event is escalated because processes died with it
+	lift     map[string]int // the hold that is being lifted, by key
+	full     bool           // there may be more right behind
+	pending  bool           // and so it was seen after the commit
+	done     int            // how many events the batch got to
+	counts   [parked + 1]int
 }
 
-// scanItems reads the rows of a window. It is the engine's hottest loop: as what they are made of, the id and the data
-// are copied; as what they are, they would be decoded as text and as JSON first.
-func scanItems(rows pgx.Rows, most int) ([]item, error) {
-	var items []item
+// scanItems reads the rows of a window, and reports whether it left some out for the size of their data. It is the engine's
+// hottest loop: as what they are made of, the id and the data are copied; as what they are, they would be decoded as text
+// and as JSON first.
+func scanItems(rows pgx.Rows, most int) (items []item, cut bool, err error) {
+	size := 0
 	events := make([]stored, 0, min(most, 64))
 	for rows.Next() {
 		var held int32
@@ -72,24 +73,18 @@ func scanItems(rows pgx.Rows, most int) ([]item, error) {
 		events = append(events, stored{})
 		e := &events[len(events)-1]
 		if err := rows.Scan(&e.Pos, (*[16]byte)(&e.ID), &e.Type, &e.Key, &e.Lane, (*[]byte)(&e.Data), &e.CorrelationID, &e.CausationID,
-			&e.TraceParent, &e.Source, &e.SchemaVersion, &e.OccurredAt, &held, &it.processed); err != nil {
-			return nil, err
+			&e.TraceParent, &e.Source, &e.SchemaVersion, &e.OccurredAt, &held); err != nil {
+			return nil, false, err
+		}
+		if size += len(e.Data); size > drainBytes && len(items) > 0 {
+			rows.Close()
+			return items, true, rows.Err()
 		}
 		it.event = e
 		it.hold(held)
 		items = append(items, it)
 	}
-	return items, rows.Err()
-}
-
-func newItem(r outboxdb.DrainWindowRow) item {
-	i := item{processed: r.Processed, event: &stored{
-		ID: r.ID, Pos: r.Pos, Lane: r.Lane, Type: r.Type, Key: r.Key, Data: r.Data, CorrelationID: r.CorrelationID,
-		CausationID: r.CausationID, TraceParent: r.Traceparent, Source: r.Source, SchemaVersion: r.SchemaVersion,
-		OccurredAt: r.OccurredAt,
-	}}
-	i.hold(r.Held)
-	return i
+	return items, false, rows.Err()
 }
 
 // hold notes how the window found the event's key held: 1 by another event, 2 by the very one.
@@ -97,12 +92,17 @@ func (i *item) hold(held int32) {
 	if held > 0 {
 		i.outcome = parked
 	}
-	i.processed = i.processed || held > 1
+	i.processed = held > 1
 }
 
 // run gives each item an outcome, as far as it gets within the batch's bounds, and writes and commits it all.
 func (b *batch) run(ctx context.Context) error {
 	b.held, b.keys = map[string]bool{}, map[string]bool{}
+	if b.probe {
+		if err := b.findProcessed(ctx); err != nil {
+			return err
+		}
+	}
 	seen := make(map[uuid.UUID]bool, len(b.items))
 	for i := range b.items {
 		it := &b.items[i]
@@ -143,6 +143,22 @@ func (b *batch) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// findProcessed asks which of the events were processed before, or are held.
+func (b *batch) findProcessed(ctx context.Context) error {
+	ids := make([]uuid.UUID, len(b.items))
+	for i := range b.items {
+		ids[i] = b.items[i].event.ID
+	}
+	found, err := b.q.DrainProcessed(ctx, b.db(b.tx), outboxdb.DrainProcessedParams{Consumer: b.c.Name, EventIds: ids})
+	if err != nil {
+		return err
+	}
+	for i := range b.items {
+		b.items[i].processed = b.items[i].processed || slices.Contains(found, b.items[i].event.ID)
+	}
+	return nil
 }
 
 func (b *batch) late() bool { return time.Now().After(b.deadline) }

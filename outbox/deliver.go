@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
@@ -96,6 +97,8 @@ func (d *attempt) claim(ctx context.Context) error {
 	var held outboxdb.HoldClaimRow
 	var events []item
 	tx, err := d.pipeline(ctx, func(b *pgx.Batch) {
+		// An attempt whose token is undone by a crash of the server is fenced off, and made again.
+		b.Queue(outboxdb.EngineCommitsLater)
 		b.Queue(d.schema.sql(outboxdb.JobLockRunning), d.jobID)
 		queueRow(b, &turn, d.schema.sql(outboxdb.DeliverTurn), d.jobID, d.c.Name)
 		b.Queue(d.schema.sql(outboxdb.HoldClaim), d.c.Name, d.eventID, d.jobID).QueryRow(func(row pgx.Row) error {
@@ -105,9 +108,14 @@ func (d *attempt) claim(ctx context.Context) error {
 			return nil
 		})
 		b.Queue(d.schema.sql(outboxdb.EventForDelivery), d.c.Name, d.eventID).Query(func(rows pgx.Rows) (err error) {
-			events, err = scanItems(rows, 1)
+			events, _, err = scanItems(rows, 1)
 			return err
 		})
+		if d.c.Kind == KindExternal { // the others find out in time
+			b.Queue(d.schema.sql(outboxdb.ProcessedExists), d.c.Name, d.eventID).QueryRow(func(row pgx.Row) error {
+				return row.Scan(&d.processed)
+			})
+		}
 		b.Queue("commit")
 	})
 	if err != nil {
@@ -124,7 +132,7 @@ func (d *attempt) claim(ctx context.Context) error {
 		return fmt.Errorf("read event %s: %w", d.eventID, pgx.ErrNoRows)
 	}
 	d.token, d.n = held.Token, held.Attempts
-	d.event, d.processed = events[0].event, events[0].processed
+	d.event = events[0].event
 	return nil
 }
 
@@ -168,7 +176,7 @@ func (d *attempt) attempt(ctx context.Context) error {
 // settle does the work, the dedupe row, the end of the hold and of the job in one transaction. Lock order: the job,
 // the key, the hold, the letter.
 func (d *attempt) settle(ctx context.Context, outcome string, work record) error {
-	fenced, processed := true, false
+	fenced, fresh := true, false
 	limit := max(10*time.Second, d.c.Timeout.Truncate(time.Second))
 	tx, err := d.pipelineFor(ctx, limit, limit, func(b *pgx.Batch) {
 		db := d.queued(b)
@@ -179,9 +187,13 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 			fenced = !rows.Next()
 			return rows.Err()
 		})
-		b.Queue(d.schema.sql(outboxdb.ProcessedExists), d.c.Name, d.eventID).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&processed)
-		})
+		if work != nil {
+			b.Queue(d.schema.sql(outboxdb.ProcessedClaim), d.c.Name, d.eventID).Exec(func(tag pgconn.CommandTag) error {
+				fresh = tag.RowsAffected() > 0
+				return nil
+			})
+		}
+		b.Queue(outboxdb.EngineLends)
 	})
 	if err != nil {
 		return err
@@ -192,7 +204,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 	}
 	ht := newHandlerTx(tx.Tx)
 	switch {
-	case work != nil && processed:
+	case work != nil && !fresh:
 		outcome = "duplicate"
 	case work != nil:
 		if err := d.work(ctx, ht, work); err != nil {
@@ -200,6 +212,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 		}
 	}
 	db := d.queued(ht.batch)
+	_ = d.q.EngineTakesBack(ctx, db)
 	_, _ = d.q.HoldSettle(ctx, db, outboxdb.HoldSettleParams{Outcome: &outcome, Consumer: d.c.Name, EventID: d.eventID})
 	_ = d.q.LetterReplayed(ctx, db, outboxdb.LetterReplayedParams{Consumer: d.c.Name, EventID: d.eventID})
 	if d.n != 1 || outcome != "applied" { // a clean first try is not logged
@@ -217,19 +230,14 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 	return nil
 }
 
-// work runs the handler and queues the dedupe row behind what it queued.
+// work runs the handler, which is the one to do so: the dedupe row is in the transaction.
 func (d *attempt) work(ctx context.Context, ht *handlerTx, work record) error {
 	if err := work(withDelivery(ctx, d.event, ht), ht); err != nil {
 		return err
 	}
 	if ht.waits() {
-		if err := ht.flush(ctx); err != nil {
-			return err
-		}
+		return ht.flush(ctx)
 	}
-	_ = d.q.ProcessedInsert(ctx, d.queued(ht.batch), outboxdb.ProcessedInsertParams{
-		Consumer: d.c.Name, EventIds: []uuid.UUID{d.eventID},
-	})
 	return nil
 }
 

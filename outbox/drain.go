@@ -13,8 +13,12 @@ import (
 )
 
 const (
-	// drainBatch is how many events one transaction of a drain takes at most.
-	drainBatch = 500
+	// drainBatch is how many events one transaction of a drain takes at most, and drainBytes how much data of theirs it
+	// holds in memory: it stops at the event that goes beyond.
+	drainBatch = 1000
+	drainBytes = 8 << 20
+	// drainBusy is how many events in one batch tell of load.
+	drainBusy = 64
 	// drainScan is how many positions a drain looks at for them: a consumer of few types passes the others quickly.
 	drainScan = 5000
 	// drainCommit is after how long a batch stops where it is and commits.
@@ -44,7 +48,8 @@ var (
 func IsUncovered(err error) bool { return errors.Is(err, errUncovered) }
 
 // Drain works off one lane of a consumer, batch by batch, until nothing is left or slice is over; then it reports
-// whether more is left. Another drain of the same lane makes it return at once. jobID is the drain's own job.
+// whether more is left. Another drain of the same lane makes it return at once. jobID is the drain's own job, or 0 where it
+// has none: then it looks for no traces of drains that died.
 //
 // Every batch is one transaction: the lane's lock, the events after the cursor (or those that waited for a settled
 // hold), the handlers' work, the dedupe rows, holds for what failed, and the cursor.
@@ -108,6 +113,8 @@ type reading struct {
 	crashed []int64
 	state   outboxdb.DrainStateRow
 	items   []item
+	cut     bool                       // there were more items than the memory for them allows
+	lifting []outboxdb.DrainSettledRow // settled holds, where it is their turn
 }
 
 // open begins a batch: the lane's lock, the state of things and, if it is their turn, the events ahead of the cursor.
@@ -118,19 +125,24 @@ func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
 		b.Queue(d.schema.sql(outboxdb.DrainTurn), int32(d.lane), d.c.Name).QueryRow(func(row pgx.Row) error {
 			return row.Scan(&r.locked)
 		})
-		if !d.completed {
+		if !d.completed && d.jobID != 0 {
 			_, _ = d.q.JobComplete(ctx, d.queued(b), d.jobID)
-			b.Queue(d.schema.sql(outboxdb.DrainCrashed), QueueName(d.c.Name), d.jobID, int32(d.lane)).Query(func(rows pgx.Rows) (err error) {
+			b.Queue(d.schema.sql(outboxdb.DrainCrashed), DrainQueue(d.c.Name), d.jobID, int32(d.lane)).Query(func(rows pgx.Rows) (err error) {
 				r.crashed, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 				return err
 			})
 		}
 		queueRow(b, &r.state, d.schema.sql(outboxdb.DrainState), d.waitTurn, d.c.Name, d.lane)
-		b.Queue(d.schema.sql(outboxdb.DrainWindow), d.c.Name, d.lane, d.probe, int32(drainScan), int32(d.limit)).
+		b.Queue(d.schema.sql(outboxdb.DrainWindow), d.c.Name, d.lane, int32(drainScan), int32(d.limit)).
 			Query(func(rows pgx.Rows) (err error) {
-				r.items, err = scanItems(rows, d.limit)
+				r.items, r.cut, err = scanItems(rows, d.limit)
 				return err
 			})
+		b.Queue(d.schema.sql(outboxdb.DrainSettled), d.c.Name, d.lane, int32(drainBatch)).Query(func(rows pgx.Rows) (err error) {
+			r.lifting, err = pgx.CollectRows(rows, pgx.RowToStructByPos[outboxdb.DrainSettledRow])
+			return err
+		})
+		b.Queue(outboxdb.EngineLends)
 	})
 	return tx, r, err
 }
@@ -245,7 +257,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	if r.state.Ahead {
 		err = b.ahead(ctx, limit)
 	} else {
-		err = b.settled(ctx, limit)
+		err = b.release(ctx, limit)
 	}
 	if err != nil {
 		return false, err
@@ -254,19 +266,23 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	d.completed = true
 	d.waitTurn = !d.waitTurn && b.released
 	d.lone, d.escalate, d.cause, d.careful, d.probe, d.lost = 0, false, nil, false, false, 0
-	d.limit = min(2*d.limit, drainBatch)
+	if d.limit = min(2*d.limit, drainBatch); r.cut {
+		d.limit = max(1, len(b.items))
+	}
 	if len(b.tx.appended) > 0 {
 		Wake()
 	}
 	b.logDone(time.Since(began))
+	if b.done >= drainBusy {
+		d.busyAt.Store(time.Now().UnixNano())
+	}
 	return b.full || b.pending, nil
 }
 
 // ahead runs the events after the cursor.
 func (b *batch) ahead(ctx context.Context, limit int) error {
-	if len(b.items) >= limit {
-		b.items, b.full = b.items[:limit], true
-	}
+	b.full = b.cut || len(b.items) >= limit
+	b.items = b.items[:min(limit, len(b.items))]
 	for i := range b.items {
 		if !b.c.takes(b.items[i].event.Type) {
 			return errUncovered // subscribed to since the state was read
@@ -276,32 +292,29 @@ func (b *batch) ahead(ctx context.Context, limit int) error {
 	return b.run(ctx)
 }
 
-// settled runs what waited behind settled holds, in order, and lifts each hold behind which nothing is left.
-func (b *batch) settled(ctx context.Context, limit int) error {
+// release runs what waited behind settled holds, in order, and lifts each hold behind which nothing is left.
+func (b *batch) release(ctx context.Context, limit int) error {
 	b.released = true
-	db := b.db(b.tx)
-	holds, err := b.q.DrainSettled(ctx, db, outboxdb.DrainSettledParams{Consumer: b.c.Name, Lane: b.lane, Batch: drainBatch})
-	if err != nil {
-		return err
-	}
-	keys := make([]string, len(holds))
+	keys := make([]string, len(b.lifting))
 	b.lift = map[string]int{}
-	for i, h := range holds {
+	for i, h := range b.lifting {
 		keys[i] = h.Key
 		b.lift[h.Key] = i
 	}
-	b.settledHolds = holds
 	// Also of a consumer that is not ordered: it may have been, and what waited then would wait for ever.
 	slices.Sort(keys)
-	rows, err := b.q.DrainWaiting(ctx, db, outboxdb.DrainWaitingParams{Consumer: b.c.Name, Keys: slices.Compact(keys), Batch: int32(limit)})
-	if err != nil {
+	reads := &pgx.Batch{}
+	reads.Queue(outboxdb.EngineTakesBack)
+	reads.Queue(b.schema.sql(outboxdb.DrainWaiting), b.c.Name, slices.Compact(keys), int32(limit)).
+		Query(func(rows pgx.Rows) (err error) {
+			b.items, b.cut, err = scanItems(rows, limit)
+			return err
+		})
+	reads.Queue(outboxdb.EngineLends)
+	if err := b.tx.SendBatch(ctx, reads).Close(); err != nil {
 		return err
 	}
-	b.items = make([]item, len(rows))
-	for i := range rows {
-		b.items[i] = newItem(outboxdb.DrainWindowRow(rows[i]))
-	}
 	b.began, b.took = true, len(b.items)
-	b.full = len(b.items) == limit || len(holds) == drainBatch
+	b.full = b.cut || len(b.items) == limit || len(b.lifting) == drainBatch
 	return b.run(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -68,8 +69,10 @@ type Jobs interface {
 	StartRelay(ctx context.Context, tx pgx.Tx) error
 }
 
-// QueueName is the job queue of a consumer's drain and deliver jobs.
-func QueueName(consumer string) string { return "outbox_" + consumer }
+// DrainQueue is the job queue of a consumer's drains, DeliverQueue that of its deliveries. They have workers of their own:
+// neither a backlog keeps what failed from being tried again, nor many failures the lanes from going on.
+func DrainQueue(consumer string) string   { return "outbox_" + consumer }
+func DeliverQueue(consumer string) string { return "deliver_" + consumer }
 
 // Engine moves events from the outbox to the consumers. Package workers runs it on River; its methods are the steps.
 // It is safe for concurrent use by any number of goroutines and processes.
@@ -81,7 +84,8 @@ type Engine struct {
 	schema Schema
 	q      *outboxdb.Queries
 	log    *slog.Logger
-	paces  sync.Map // of *pace, by consumer
+	paces  sync.Map     // of *pace, by consumer
+	busyAt atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
 }
 
 // NewEngine returns an engine over the tables that pool finds.
@@ -103,13 +107,18 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 }
 
 // Each transaction of the engine says its isolation and its bounds itself: what a server, a role or a pooler has set
-// is not relied upon. The bounds end with the transaction.
+// is not relied upon. The bounds end with the transaction. (See also EngineBounds in sql/outbox/drain.sql.)
 const beginEngine = `begin isolation level read committed;
 set local lock_timeout = '5s'; set local statement_timeout = '30s'; set local idle_in_transaction_session_timeout = '10s'`
 
 // inTx runs fn in a transaction of the engine.
 func (e *Engine) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{BeginQuery: beginEngine}, fn)
+}
+
+// inLaterTx is inTx for what may be lost in a crash of the server, like EngineCommitsLater.
+func (e *Engine) inLaterTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{BeginQuery: beginEngine + `; set local synchronous_commit = off`}, fn)
 }
 
 // db puts the schema before our tables in every generated query.

@@ -55,7 +55,7 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 			deliveries, withJob = append(deliveries, d), append(withJob, i)
 		}
 		if old, ok := b.lift[it.event.Key]; ok && b.released {
-			replaced = append(replaced, b.settledHolds[old].EventID)
+			replaced = append(replaced, b.lifting[old].EventID)
 		}
 	}
 	if len(deliveries) > 0 {
@@ -66,7 +66,9 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		for n, i := range withJob {
 			h.JobIds[i] = ids[n]
 		}
-		_ = b.q.JobsRunSoon(ctx, db, ids)
+		if b.c.Kind == KindTx {
+			_ = b.q.JobsRunSoon(ctx, db, ids) // the others wait for nothing
+		}
 	}
 	if len(replaced) > 0 {
 		_ = b.q.HoldDelete(ctx, db, outboxdb.HoldDeleteParams{Consumer: b.c.Name, EventIds: replaced})

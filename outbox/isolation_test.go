@@ -95,6 +95,6 @@ func TestEngineLocksFirst(t *testing.T) {
 		require.GreaterOrEqual(t, first[name], n, "%v", first)
 		delete(first, name)
 	}
-	delete(first, "PGGetProductAndVersion") // River's, before it inserts the wake-ups, which need no lock
+	delete(first, "LanesQueued") // before wake-ups are inserted, which need no lock
 	require.Empty(t, first, "transactions that begin with something else")
 }

@@ -65,12 +65,12 @@ type LetterSummary struct {
 	CorrelationID string    `json:"correlation_id"`
 	State         string    `json:"state"`
 	// Skipped says that later events of the key did not wait for this one (Skip).
-	Skipped  bool `json:"skipped"`
-	Attempts      int       `json:"attempts"`
-	Replays       int       `json:"replays"`
-	Error         string    `json:"error"`
-	DiscardedAt   time.Time `json:"discarded_at"`
-	ChangedAt     time.Time `json:"changed_at"`
+	Skipped     bool      `json:"skipped"`
+	Attempts    int       `json:"attempts"`
+	Replays     int       `json:"replays"`
+	Error       string    `json:"error"`
+	DiscardedAt time.Time `json:"discarded_at"`
+	ChangedAt   time.Time `json:"changed_at"`
 }
 
 // AttemptError is one failed attempt of a delivery.

@@ -59,7 +59,8 @@ type Consumer struct {
 	RetryBase, RetryMax time.Duration
 	// Timeout is how long one attempt of a deliver job may take.
 	Timeout time.Duration
-	// Concurrency is how many jobs of this consumer one process works at a time.
+	// Concurrency is how many deliver jobs of this consumer one process works at a time, and how many lanes it drains, if
+	// that is below the workers' own limit.
 	Concurrency int
 
 	tx       func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error
@@ -89,7 +90,8 @@ func Backoff(base, limit time.Duration) Option {
 // Timeout sets how long one attempt of a deliver job may take. Default 20 s.
 func Timeout(d time.Duration) Option { return func(c *Consumer) { c.Timeout = d } }
 
-// Concurrency sets how many jobs of this consumer one process works at a time. Default 4; 16 for external ones.
+// Concurrency sets how many deliver jobs of this consumer one process works at a time: calls to the outside, or events that
+// failed. Default 16. It drains as many lanes at most, and never more than 4.
 func Concurrency(n int) Option { return func(c *Consumer) { c.Concurrency = n } }
 
 // Unordered lets the later events of a key pass one that failed.
@@ -182,10 +184,7 @@ func (r *Registry) Consumer(name string) *Consumer { return r.consumers[name] }
 var nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
 
 func (r *Registry) add(name string, kind Kind, opts []Option, handler func(*Consumer)) {
-	c := &Consumer{Name: name, Kind: kind, Ordered: true, OnDead: Hold, Timeout: 20 * time.Second, Concurrency: 4}
-	if kind == KindExternal {
-		c.Concurrency = 16
-	}
+	c := &Consumer{Name: name, Kind: kind, Ordered: true, OnDead: Hold, Timeout: 20 * time.Second, Concurrency: 16}
 	for _, o := range opts {
 		o(c)
 	}

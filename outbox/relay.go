@@ -189,6 +189,9 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 		}
 		settled = settled || seen
 	}
+	if drained := time.Unix(0, r.Engine.busyAt.Load()); drained.After(r.wakes.busyAt) {
+		r.wakes.busyAt = drained
+	}
 	// First what is new: whatever else there is to ask takes time.
 	quiet := moved < relayBusy
 	if err := r.wake(ctx, quiet); err != nil {
@@ -226,6 +229,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 		aside int64
 	)
 	tx, err := r.pipeline(ctx, func(b *pgx.Batch) {
+		b.Queue(outboxdb.EngineCommitsLater)
 		b.Queue(r.schema.sql(outboxdb.RelayLock))
 		queueRow(b, &turn, r.schema.sql(outboxdb.RelayTurn), &r.token, r.head, int64(relayBatch))
 		if r.quarant {
@@ -234,7 +238,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 				return nil
 			})
 		}
-		b.Queue(r.schema.sql(outboxdb.RelayMove), above, only, r.quarant, int32(r.batch)).Query(func(got pgx.Rows) (err error) {
+		b.Queue(r.schema.sql(outboxdb.RelayMove), above, int32(r.batch), only, r.quarant).Query(func(got pgx.Rows) (err error) {
 			if rows, err = pgx.CollectRows(got, pgx.RowToStructByPos[outboxdb.RelayMoveRow]); err != nil {
 				return &moveError{only, err}
 			}

@@ -92,7 +92,7 @@ func TestCrashEvidence(t *testing.T) {
 		var ctx context.Context
 		ctx, kill = context.WithCancel(t.Context())
 		run = 0
-		_, err := r.Drain(ctx, lane, 0, time.Minute)
+		_, err := r.Drain(ctx, lane, -1, time.Minute)
 		kill()
 		if err == nil {
 			break

@@ -42,11 +42,11 @@ func sets(t *testing.T, fail func(n int) error, opts ...outbox.Option) (*rig, *[
 func TestSetsOfEvents(t *testing.T) {
 	t.Parallel()
 	r, sizes := sets(t, func(int) error { return nil })
-	r.fill("k", 700)
+	r.fill("k", 1200)
 	r.drain("c", "k")
-	require.Equal(t, []int{500, 200}, *sizes)
-	r.holds(`select array_agg(n order by i) = array(select generate_series(0, 699)) from effects`)
-	r.holds(`select count(*) = 700 from processed_events`)
+	require.Equal(t, []int{1000, 200}, *sizes)
+	r.holds(`select array_agg(n order by i) = array(select generate_series(0, 1199)) from effects`)
+	r.holds(`select count(*) = 1200 from processed_events`)
 	r.agrees()
 }
 

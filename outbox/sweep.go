@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,7 +43,7 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 			return err
 		}
 	}
-	if settled {
+	if settled && r.wakes.looksForSettled(now) {
 		rows, err := r.q.LanesSettled(ctx, db)
 		if err != nil {
 			return err
@@ -81,20 +82,51 @@ func (r *relay) wake(ctx context.Context, quiet bool) error {
 	if len(woken) == 0 {
 		return nil
 	}
-	if err := r.inTx(ctx, func(tx pgx.Tx) error { return r.jobs.WakeLanes(ctx, tx, woken) }); err != nil {
+	err := r.inLaterTx(ctx, func(tx pgx.Tx) error {
+		// Under load lanes are woken faster than they are drained. A second job in the queue would find nothing to do.
+		asleep, err := r.withoutJob(ctx, tx, woken)
+		if err != nil || len(asleep) == 0 {
+			return err
+		}
+		return r.jobs.WakeLanes(ctx, tx, asleep)
+	})
+	if err != nil {
 		r.wakes.forget(woken)
 		return fmt.Errorf("wake lanes: %w", err)
 	}
 	return nil
 }
 
+// withoutJob returns the lanes that have no wake-up in their queue.
+func (r *relay) withoutJob(ctx context.Context, tx pgx.Tx, lanes []Lane) ([]Lane, error) {
+	var queues []string
+	for _, l := range lanes {
+		if q := DrainQueue(l.Consumer); !slices.Contains(queues, q) {
+			queues = append(queues, q)
+		}
+	}
+	rows, err := r.q.LanesQueued(ctx, r.db(tx), queues)
+	if err != nil {
+		return nil, err
+	}
+	queued := map[Lane]bool{}
+	for _, row := range rows {
+		queued[Lane{row.Consumer, row.Lane}] = true
+	}
+	return slices.DeleteFunc(slices.Clone(lanes), func(l Lane) bool { return queued[l] }), nil
+}
+
 // drainHere has lanes drained by this process, which is quicker where there is little to do, and returns those that are to
-// get a job: the ones it has no room for, and the ones that were still behind after their last wake-up. Should a process
+// get a job: the ones it has no room for (where it is for settled holds alone, not at once), and the ones that were still behind after their last wake-up. Should a process
 // die in a drain, it is by its job that this is known.
 func (r *relay) drainHere(woken []Lane) (rest []Lane) {
 	for _, l := range woken {
-		drained := r.cfg.DrainHere != nil && r.wakes.fresh(l) && r.cfg.DrainHere(l)
-		if !drained {
+		switch {
+		case r.cfg.DrainHere == nil || !r.wakes.fresh(l):
+			rest = append(rest, l)
+		case r.cfg.DrainHere(l):
+			r.wakes.lane(l).delayed = time.Time{}
+		case !r.wakes.delay(l):
 			rest = append(rest, l)
 		}
 	}

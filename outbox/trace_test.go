@@ -54,9 +54,13 @@ func (s *statements) afterBegin() map[string]int {
 			if !bounds || i+1 == len(sent) {
 				continue
 			}
-			if name := queryName.FindStringSubmatch(sent[i+1]); name != nil {
+			next := sent[i+1]
+			if strings.Contains(next, "EngineCommitsLater") && i+2 < len(sent) { // a bound, too
+				next = sent[i+2]
+			}
+			if name := queryName.FindStringSubmatch(next); name != nil {
 				first[name[1]]++
-			} else if sent[i+1] != "commit" && sent[i+1] != "rollback" {
+			} else if next != "commit" && next != "rollback" {
 				first["unnamed"]++ // River's
 			}
 		}

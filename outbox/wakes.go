@@ -10,11 +10,15 @@ import (
 const (
 	// wakeSpacing is how close two wake-ups of a lane may follow under load: a drain that begins a little later finds
 	// more. Under little load, what matters is that it begins at once.
-	wakeSpacing      = 25 * time.Millisecond
+	wakeSpacing      = 50 * time.Millisecond
 	wakeSpacingQuiet = time.Millisecond
-	// wakeBusy is how long a lane that is to be woken for settled holds alone waits under load: most likely it is woken
-	// for new events in the meantime, and sees the holds then.
-	wakeBusy = 100 * time.Millisecond
+	// wakeBusy is how long after a full batch there is load. wakeHolds is how long a lane that is to be woken for settled
+	// holds alone waits then: most likely it is woken for new events in the meantime, and sees the holds. And as
+	// seldom the holds are looked at.
+	wakeBusy  = 100 * time.Millisecond
+	wakeHolds = 250 * time.Millisecond
+	// wakeRoom is when one that found no room is tried again.
+	wakeRoom = 20 * time.Millisecond
 	// wakeAgain is after how long a lane that is still behind is woken again, and wakeSweep how often that is asked.
 	wakeAgain = 2 * time.Second
 	wakeSweep = time.Second
@@ -36,6 +40,7 @@ type wakes struct {
 	sweptAt     time.Time
 	allAt       time.Time
 	busyAt      time.Time // the last batch of a size that tells of load
+	settledAt   time.Time // the last look at the settled holds
 }
 
 type consumerRow struct {
@@ -49,10 +54,12 @@ type laneWake struct {
 	confirmed int64 // the cursor was seen here or beyond
 	woken     int64 // what was ready at the last wake-up
 	wokenAt   time.Time
+	wokeNews  bool      // it was for something new, and not for settled holds alone
 	since     time.Time // the first wake-up after the last confirmation
 	settledAt time.Time // the newest settled hold that was seen
 	poke      bool      // wake also if nothing new is ready
 	pokeFrom  time.Time // but not before
+	delayed   time.Time // when a wake-up for settled holds alone was first put off, for want of room
 	behind    bool      // it was seen behind some time after a wake-up, and has not been seen caught up since
 	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
 }
@@ -112,11 +119,39 @@ func (w *wakes) settled(now time.Time, l Lane, at time.Time) {
 	s := w.lane(l)
 	if at.After(s.settledAt) || now.Sub(s.wokenAt) > wakeAgain {
 		s.settledAt = at
-		if !s.poke && now.Sub(w.busyAt) < wakeBusy {
-			s.pokeFrom = now.Add(wakeBusy)
+		if !s.poke && w.busy(now) {
+			s.pokeFrom = now.Add(wakeHolds)
 		}
 		s.poke = true
 	}
+}
+
+func (w *wakes) busy(now time.Time) bool { return now.Sub(w.busyAt) < wakeBusy }
+
+// looksForSettled reports whether it is time to look for lanes with settled holds.
+func (w *wakes) looksForSettled(now time.Time) bool {
+	if w.busy(now) && now.Sub(w.settledAt) < wakeHolds/2 {
+		return false
+	}
+	w.settledAt = now
+	return true
+}
+
+// delay puts off a wake-up that due has just returned, if it is for settled holds alone and not for long yet, and
+// reports whether it did: a job for each would cost more than the wait.
+func (w *wakes) delay(l Lane) bool {
+	s := w.lane(l)
+	switch {
+	case s.wokeNews:
+		return false
+	case s.delayed.IsZero():
+		s.delayed = s.wokenAt
+	case s.wokenAt.Sub(s.delayed) > wakeHolds:
+		s.delayed = time.Time{}
+		return false
+	}
+	s.poke, s.pokeFrom = true, s.wokenAt.Add(wakeRoom)
+	return true
 }
 
 // unconfirmed returns what may still be ahead of cursors some time after its last wake-up, at most once a wakeSweep.
@@ -168,7 +203,7 @@ func (s *laneWake) news() bool  { return s.ready > max(s.woken, s.confirmed) }
 // from is when a lane that wants to be woken may be.
 func (w *wakes) from(s *laneWake, now time.Time) time.Time {
 	spacing := wakeSpacingQuiet
-	if now.Sub(w.busyAt) < wakeBusy {
+	if w.busy(now) {
 		spacing = wakeSpacing
 	}
 	if from := s.wokenAt.Add(spacing); s.news() || s.pokeFrom.Before(from) {
@@ -182,6 +217,7 @@ func (w *wakes) due(now time.Time) []Lane {
 	var due []Lane
 	for l, s := range w.lanes {
 		if s.wants() && !now.Before(w.from(s, now)) && !w.paused(l.Consumer) {
+			s.wokeNews = s.news()
 			s.woken, s.wokenAt, s.poke, s.pokeFrom = s.ready, now, false, time.Time{}
 			if s.since.IsZero() {
 				s.since = now

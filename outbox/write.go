@@ -56,6 +56,7 @@ func (b *batch) finish(ctx context.Context) error {
 		}
 	}
 	db := b.queued(b.tx.batch)
+	_ = b.q.EngineTakesBack(ctx, db)
 	for _, id := range twice {
 		_ = b.logAttempt(ctx, db, b.c.Name, id, 1, "duplicate", nil)
 	}
@@ -72,8 +73,8 @@ func (b *batch) finish(ctx context.Context) error {
 		return err
 	}
 	if b.released {
-		ids := make([]uuid.UUID, len(b.settledHolds))
-		for i, h := range b.settledHolds {
+		ids := make([]uuid.UUID, len(b.lifting))
+		for i, h := range b.lifting {
 			ids[i] = h.EventID
 		}
 		_ = b.q.HoldLift(ctx, db, outboxdb.HoldLiftParams{Consumer: b.c.Name, EventIds: ids})

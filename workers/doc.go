@@ -7,7 +7,7 @@
 //	err = w.Start(ctx)
 //	defer w.Stop(context.Background())
 //
-// Each consumer has a queue of its own (outbox.QueueName), in which its drains go before its deliveries; the relay
+// Each consumer has two queues, for its drains and its deliveries (outbox.DrainQueue, outbox.DeliverQueue); the relay
 // has one too. Any number of processes may run on one database. A process takes only the consumers whose
 // subscriptions in the database its code covers.
 //

@@ -18,12 +18,6 @@ import (
 
 const relayQueue = "outbox_relay"
 
-// Drains go before deliveries: a drain moves many events, and lifts what deliveries settled.
-const (
-	priorityDrain   = 1
-	priorityDeliver = 2
-)
-
 // RelayArgs are the arguments of the relay's job.
 type RelayArgs struct{}
 
@@ -70,7 +64,7 @@ func NewJobs(pool *pgxpool.Pool, schema outbox.Schema) (outbox.Jobs, error) {
 }
 
 func drainJob(l outbox.Lane) (DrainArgs, *river.InsertOpts) {
-	return DrainArgs{l.Consumer, l.Lane}, &river.InsertOpts{Queue: outbox.QueueName(l.Consumer), Priority: priorityDrain, MaxAttempts: 1}
+	return DrainArgs{l.Consumer, l.Lane}, &river.InsertOpts{Queue: outbox.DrainQueue(l.Consumer), MaxAttempts: 1}
 }
 
 func (j jobs) wakeLane(ctx context.Context, l outbox.Lane) error {
@@ -94,7 +88,7 @@ func (j jobs) Deliver(ctx context.Context, tx pgx.Tx, deliveries []outbox.Delive
 	params := make([]river.InsertManyParams, len(deliveries))
 	for i, d := range deliveries {
 		opts := &river.InsertOpts{
-			Queue: outbox.QueueName(d.Consumer), Priority: priorityDeliver, MaxAttempts: d.MaxAttempts,
+			Queue: outbox.DeliverQueue(d.Consumer), MaxAttempts: d.MaxAttempts,
 			UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished},
 		}
 		if d.After > 0 {
@@ -131,9 +125,11 @@ func (j jobs) SetPaused(ctx context.Context, tx pgx.Tx, consumer string, paused 
 	if paused {
 		set = j.client.QueuePauseTx
 	}
-	// A queue that no process has worked yet is not known: the drains read the pause in the consumer's own row.
-	if err := set(ctx, tx, outbox.QueueName(consumer), nil); err != nil && !errors.Is(err, river.ErrNotFound) {
-		return fmt.Errorf("pause or resume queue: %w", err)
+	for _, queue := range []string{outbox.DrainQueue(consumer), outbox.DeliverQueue(consumer)} {
+		// A queue that no process has worked yet is not known: the pause is read in the consumer's own row.
+		if err := set(ctx, tx, queue, nil); err != nil && !errors.Is(err, river.ErrNotFound) {
+			return fmt.Errorf("pause or resume queue: %w", err)
+		}
 	}
 	return nil
 }

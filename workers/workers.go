@@ -24,6 +24,12 @@ const (
 	maintainSoon      = time.Second
 	maintainSoonTimes = 10
 	partitionsEvery   = time.Hour
+
+	// drainsAtOnce is how many lanes of a consumer one process drains at a time, at most: more of them get in each other's way.
+	drainsAtOnce = 4
+	// Jobs are announced by NOTIFY. Where that fails, and for those that are due later, queues are also polled.
+	poll       = time.Second
+	pollLazily = 5 * time.Second
 )
 
 // Config says how the workers of a process run. The zero value has good defaults.
@@ -59,8 +65,11 @@ type Workers struct {
 
 	softStop time.Duration
 
+	lazyPoll time.Duration   // for jobs that do not depend on it
+	queues   map[string]bool // that are worked
+	covered  map[string]bool // consumers
+
 	mu         sync.Mutex
-	queues     map[string]bool
 	maintained time.Time
 }
 
@@ -73,7 +82,13 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	if cfg.SoftStop <= 0 {
 		cfg.SoftStop = 10 * time.Second
 	}
-	w := &Workers{reg: reg, log: cfg.Logger, stop: make(chan struct{}), queues: map[string]bool{}}
+	w := &Workers{
+		reg: reg, log: cfg.Logger, stop: make(chan struct{}), lazyPoll: pollLazily,
+		queues: map[string]bool{}, covered: map[string]bool{},
+	}
+	if cfg.PollOnly {
+		w.lazyPoll = poll
+	}
 	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{log: cfg.Logger}, &deliverWorker{}
 	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
 	known := river.NewWorkers()
@@ -83,9 +98,9 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
-		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1}},
+		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},
 		FetchCooldown:       time.Millisecond,
-		FetchPollInterval:   time.Second,
+		FetchPollInterval:   poll,
 		FetchOnlyKnownKinds: true,
 		// What became of events is in the delivery log; finished wake-ups are of no use to anybody.
 		CompletedJobRetentionPeriod: time.Hour,
@@ -201,21 +216,41 @@ func (w *Workers) maintain(ctx context.Context) {
 // their subscriptions let through.
 func (w *Workers) cover(ctx context.Context, uncovered []string) error {
 	for _, c := range w.reg.Consumers() {
-		queue, want := outbox.QueueName(c.Name), !slices.Contains(uncovered, c.Name)
-		if want == w.queues[queue] {
+		want := !slices.Contains(uncovered, c.Name)
+		if known, ok := w.covered[c.Name]; ok && known == want {
 			continue
 		}
-		if want {
-			if err := w.client.Queues().Add(queue, river.QueueConfig{MaxWorkers: c.Concurrency}); err != nil {
-				return fmt.Errorf("workers: add queue %s: %w", queue, err)
-			}
-		} else {
+		if !want {
 			w.log.Error("consumer left to another build: its subscriptions go beyond this program's code", "consumer", c.Name)
-			if err := w.client.Queues().Remove(ctx, queue); err != nil && w.queues[queue] {
-				return fmt.Errorf("workers: remove queue %s: %w", queue, err)
+		}
+		for queue, cfg := range map[string]river.QueueConfig{
+			// Wake-ups are given again while a lane is behind: to poll for them often is of no use.
+			outbox.DrainQueue(c.Name):   {MaxWorkers: min(c.Concurrency, drainsAtOnce), FetchPollInterval: w.lazyPoll},
+			outbox.DeliverQueue(c.Name): {MaxWorkers: c.Concurrency},
+		} {
+			if err := w.work(ctx, queue, cfg, want); err != nil {
+				return err
 			}
 		}
-		w.queues[queue] = want
+		w.covered[c.Name] = want
 	}
+	return nil
+}
+
+// work begins or ends to work a queue.
+func (w *Workers) work(ctx context.Context, queue string, cfg river.QueueConfig, want bool) error {
+	switch {
+	case want == w.queues[queue]:
+		return nil
+	case want:
+		if err := w.client.Queues().Add(queue, cfg); err != nil {
+			return fmt.Errorf("workers: add queue %s: %w", queue, err)
+		}
+	default:
+		if err := w.client.Queues().Remove(ctx, queue); err != nil {
+			return fmt.Errorf("workers: remove queue %s: %w", queue, err)
+		}
+	}
+	w.queues[queue] = want
 	return nil
 }

@@ -41,8 +41,7 @@ func (q *Queries) DeliverTurn(ctx context.Context, db DBTX, arg DeliverTurnParam
 
 const EventForDelivery = `-- name: EventForDelivery :one
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
-       e.source, e.schema_version, e.occurred_at, 0::integer AS held,
-       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = h.consumer AND p.event_id = e.id) AS processed
+       e.source, e.schema_version, e.occurred_at, 0::integer AS held
   FROM /*schema*/holds h
   JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
   LEFT JOIN /*schema*/event_edits x ON x.consumer = h.consumer AND x.event_id = e.id
@@ -68,7 +67,6 @@ type EventForDeliveryRow struct {
 	SchemaVersion int32
 	OccurredAt    time.Time
 	Held          int32
-	Processed     bool
 }
 
 // The event as an operator may have mended it for this consumer.
@@ -89,7 +87,6 @@ func (q *Queries) EventForDelivery(ctx context.Context, db DBTX, arg EventForDel
 		&i.SchemaVersion,
 		&i.OccurredAt,
 		&i.Held,
-		&i.Processed,
 	)
 	return i, err
 }
@@ -212,6 +209,24 @@ type LetterReplayedParams struct {
 func (q *Queries) LetterReplayed(ctx context.Context, db DBTX, arg LetterReplayedParams) error {
 	_, err := db.Exec(ctx, LetterReplayed, arg.Consumer, arg.EventID)
 	return err
+}
+
+const ProcessedClaim = `-- name: ProcessedClaim :execrows
+INSERT INTO /*schema*/processed_events (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
+`
+
+type ProcessedClaimParams struct {
+	Consumer string
+	EventID  uuid.UUID
+}
+
+// None: it was processed before. Whoever does so at this moment is waited for.
+func (q *Queries) ProcessedClaim(ctx context.Context, db DBTX, arg ProcessedClaimParams) (int64, error) {
+	result, err := db.Exec(ctx, ProcessedClaim, arg.Consumer, arg.EventID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const ProcessedExists = `-- name: ProcessedExists :one

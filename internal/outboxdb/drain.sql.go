@@ -173,9 +173,42 @@ func (q *Queries) DrainPending(ctx context.Context, db DBTX, arg DrainPendingPar
 	return column_1, err
 }
 
+const DrainProcessed = `-- name: DrainProcessed :many
+SELECT p.event_id FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = ANY ($2::uuid[])
+UNION
+SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = $1 AND h.event_id = ANY ($2::uuid[])
+`
+
+type DrainProcessedParams struct {
+	Consumer string
+	EventIds []uuid.UUID
+}
+
+// Which of the events were dealt with before, or are held themselves.
+func (q *Queries) DrainProcessed(ctx context.Context, db DBTX, arg DrainProcessedParams) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, DrainProcessed, arg.Consumer, arg.EventIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []uuid.UUID{}
+	for rows.Next() {
+		var event_id uuid.UUID
+		if err := rows.Scan(&event_id); err != nil {
+			return nil, err
+		}
+		items = append(items, event_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const DrainSettled = `-- name: DrainSettled :many
 SELECT event_id, key FROM /*schema*/holds
- WHERE consumer = $1 AND lane = $2 AND settled_at IS NOT NULL ORDER BY pos LIMIT $3
+ WHERE current_setting('pgoutbox.turn', true) = 'settled'
+   AND consumer = $1 AND lane = $2 AND settled_at IS NOT NULL ORDER BY pos LIMIT $3
 `
 
 type DrainSettledParams struct {
@@ -213,8 +246,8 @@ const DrainState = `-- name: DrainState :one
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
        (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
-                                              AND ($1::boolean OR NOT h.settled)
-                                         THEN 'ahead' ELSE '' END, true) = 'ahead')::boolean AS ahead
+                                         THEN CASE WHEN $1::boolean OR NOT h.settled THEN 'ahead' ELSE 'settled' END
+                                         ELSE '' END, true) = 'ahead')::boolean AS ahead
   FROM /*schema*/consumers c
   JOIN /*schema*/cursors k ON k.consumer = c.name
   CROSS JOIN /*schema*/relay_state r
@@ -277,9 +310,7 @@ func (q *Queries) DrainTurn(ctx context.Context, db DBTX, arg DrainTurnParams) (
 
 const DrainWaiting = `-- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, 0::integer AS held,
-       (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = w.consumer AND p.event_id = e.id)
-        OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = w.consumer AND h.event_id = e.id))::boolean AS processed
+       e.schema_version, e.occurred_at, 0::integer AS held
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
  WHERE w.consumer = $1 AND w.key = ANY ($2::text[])
  ORDER BY w.pos LIMIT $3
@@ -305,7 +336,6 @@ type DrainWaitingRow struct {
 	SchemaVersion int32
 	OccurredAt    time.Time
 	Held          int32
-	Processed     bool
 }
 
 func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingParams) ([]DrainWaitingRow, error) {
@@ -331,7 +361,6 @@ func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingPar
 			&i.SchemaVersion,
 			&i.OccurredAt,
 			&i.Held,
-			&i.Processed,
 		); err != nil {
 			return nil, err
 		}
@@ -349,27 +378,23 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
        -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
        (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2) THEN 2
              WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2) THEN 1
-             ELSE 0 END)::integer AS held,
-       ($3::boolean
-        AND (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = e.id)
-             OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $1 AND h.event_id = e.id)))::boolean AS processed
+             ELSE 0 END)::integer AS held
   FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at FROM /*schema*/events a
          WHERE a.lane = $2
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $2)
-         ORDER BY a.pos LIMIT $4) AS e
+         ORDER BY a.pos LIMIT $3) AS e
  WHERE current_setting('pgoutbox.turn', true) = 'ahead'
    AND e.type LIKE ANY (ARRAY(SELECT s.like_pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = $1))
    -- Past the start of the newest subscription, that is all there is to ask.
    AND (e.pos > (SELECT max(s.from_pos) FROM /*schema*/consumer_subscriptions s WHERE s.consumer = $1)
         OR EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
                     WHERE s.consumer = $1 AND e.pos > s.from_pos AND e.type LIKE s.like_pattern))
- ORDER BY e.pos LIMIT $5
+ ORDER BY e.pos LIMIT $4
 `
 
 type DrainWindowParams struct {
 	Consumer string
 	Lane     int16
-	Probe    bool
 	Scan     int32
 	Batch    int32
 }
@@ -388,16 +413,15 @@ type DrainWindowRow struct {
 	SchemaVersion int32
 	OccurredAt    time.Time
 	Held          int32
-	Processed     bool
 }
 
 // The wanted among the next scan events after the cursor, but not more than a batch. Whether one was processed before is
-// asked only on probe: the insert into processed_events is what decides, and in the live path it finds none.
+// not asked: the insert into processed_events is what decides, in the live path it finds none, and a statement that names
+// that table locks all its partitions each time.
 func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParams) ([]DrainWindowRow, error) {
 	rows, err := db.Query(ctx, DrainWindow,
 		arg.Consumer,
 		arg.Lane,
-		arg.Probe,
 		arg.Scan,
 		arg.Batch,
 	)
@@ -422,7 +446,6 @@ func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParam
 			&i.SchemaVersion,
 			&i.OccurredAt,
 			&i.Held,
-			&i.Processed,
 		); err != nil {
 			return nil, err
 		}
@@ -436,7 +459,9 @@ func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParam
 
 const EngineBounds = `-- name: EngineBounds :exec
 SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', $1::text, true),
-       set_config('idle_in_transaction_session_timeout', $2::text, true)
+       set_config('idle_in_transaction_session_timeout', $2::text, true),
+       set_config('pgoutbox.plan_cache_mode', current_setting('plan_cache_mode'), true), set_config('pgoutbox.jit', current_setting('jit'), true),
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
 `
 
 type EngineBoundsParams struct {
@@ -444,9 +469,41 @@ type EngineBoundsParams struct {
 	Idle      string
 }
 
-// The bounds of a transaction of the engine; as SET LOCAL, they end with it.
+// The bounds of a transaction of the engine; as SET LOCAL, they end with it. Its statements are planned once and for all:
+// planning them anew takes as long as they do. What was set before is for the handlers' own.
 func (q *Queries) EngineBounds(ctx context.Context, db DBTX, arg EngineBoundsParams) error {
 	_, err := db.Exec(ctx, EngineBounds, arg.Statement, arg.Idle)
+	return err
+}
+
+const EngineCommitsLater = `-- name: EngineCommitsLater :exec
+SELECT set_config('synchronous_commit', 'off', true)
+`
+
+// The commit does not wait for the disk. That is for what a crash may undo because all that was built upon it is undone
+// with it: whatever commits later, and does wait, also waits for this.
+func (q *Queries) EngineCommitsLater(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, EngineCommitsLater)
+	return err
+}
+
+const EngineLends = `-- name: EngineLends :exec
+SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true)
+`
+
+// What follows is a handler's.
+func (q *Queries) EngineLends(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, EngineLends)
+	return err
+}
+
+const EngineTakesBack = `-- name: EngineTakesBack :exec
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
+`
+
+// What follows is the engine's again.
+func (q *Queries) EngineTakesBack(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, EngineTakesBack)
 	return err
 }
 

@@ -86,13 +86,40 @@ func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParam
 	return items, nil
 }
 
+const LanesQueued = `-- name: LanesQueued :many
+SELECT DISTINCT (j.args ->> 'consumer')::text AS consumer, (j.args ->> 'lane')::smallint AS lane FROM /*schema*/river_job j
+ WHERE j.state = 'available' AND j.queue = ANY ($1::text[]) AND j.kind = 'outbox_drain'
+`
+
+type LanesQueuedRow struct {
+	Consumer string
+	Lane     int16
+}
+
+// The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is.
+func (q *Queries) LanesQueued(ctx context.Context, db DBTX, queues []string) ([]LanesQueuedRow, error) {
+	rows, err := db.Query(ctx, LanesQueued, queues)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LanesQueuedRow{}
+	for rows.Next() {
+		var i LanesQueuedRow
+		if err := rows.Scan(&i.Consumer, &i.Lane); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LanesSettled = `-- name: LanesSettled :many
 SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
- WHERE h.settled_at IS NOT NULL
-   AND NOT EXISTS (SELECT FROM /*schema*/river_job j
-                    WHERE j.state = 'available' AND j.queue = 'outbox_' || h.consumer AND j.kind = 'outbox_drain'
-                      AND (j.args ->> 'lane')::integer = h.lane)
- GROUP BY h.consumer, h.lane
+ WHERE h.settled_at IS NOT NULL GROUP BY h.consumer, h.lane
 `
 
 type LanesSettledRow struct {
@@ -101,7 +128,6 @@ type LanesSettledRow struct {
 	SettledAt time.Time
 }
 
-// But not those whose wake-up is still in the queue: whoever takes it up will see the holds.
 func (q *Queries) LanesSettled(ctx context.Context, db DBTX) ([]LanesSettledRow, error) {
 	rows, err := db.Query(ctx, LanesSettled)
 	if err != nil {
@@ -208,13 +234,13 @@ func (q *Queries) RelayMakeProcessedPartitions(ctx context.Context, db DBTX, wee
 
 const RelayMove = `-- name: RelayMove :many
 WITH moved AS (
-    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(
-        SELECT o.seq FROM /*schema*/outbox o
-         WHERE current_setting('pgoutbox.turn', true) = 'move'
-           AND o.seq > $1::bigint
-           AND ($2::bigint = 0 OR o.seq = $2::bigint)
-           AND (NOT $3::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
-         ORDER BY o.seq LIMIT $4))
+    DELETE FROM /*schema*/outbox o
+     WHERE current_setting('pgoutbox.turn', true) = 'move'
+       AND o.seq > $1::bigint
+       AND o.seq <= coalesce((SELECT a.seq FROM /*schema*/outbox a
+                               WHERE a.seq > $1::bigint ORDER BY a.seq LIMIT 1 OFFSET $2- 1), 9223372036854775807)
+       AND ($3::bigint = 0 OR o.seq = $3::bigint)
+       AND (NOT $4::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
     RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
 ), state AS (
     UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
@@ -225,7 +251,7 @@ WITH moved AS (
                         source, schema_version, occurred_at)
     SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
            m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
-      FROM moved m
+      FROM moved m ORDER BY m.lane, m.seq
     RETURNING lane, type, pos, seq
 )
 SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events FROM logged GROUP BY lane, type
@@ -233,9 +259,9 @@ SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS
 
 type RelayMoveParams struct {
 	Above      int64
+	Batch      int32
 	OnlySeq    int64
 	Quarantine bool
-	Batch      int32
 }
 
 type RelayMoveRow struct {
@@ -248,12 +274,14 @@ type RelayMoveRow struct {
 
 // The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
 // keys itself, because a row of theirs may be committed after the statement that would have set it aside.
+// A batch is a range of numbers, which is walked once: where it ends is read from the same snapshot. Rows are written lane by
+// lane, because that is how they are read: a drain finds its events of a batch side by side and not one to a page.
 func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) ([]RelayMoveRow, error) {
 	rows, err := db.Query(ctx, RelayMove,
 		arg.Above,
+		arg.Batch,
 		arg.OnlySeq,
 		arg.Quarantine,
-		arg.Batch,
 	)
 	if err != nil {
 		return nil, err
@@ -291,7 +319,7 @@ func (q *Queries) RelayOwnID(ctx context.Context, db DBTX) (int64, error) {
 }
 
 const RelayPeek = `-- name: RelayPeek :one
-SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > $1 ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
+SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > (SELECT $1::bigint) ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
        EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled
 `
 
@@ -300,6 +328,8 @@ type RelayPeekRow struct {
 	Settled bool
 }
 
+// The number comes from a subquery so that the planner does not see it: it would look up how far the index reaches, past
+// all that was deleted and not cleaned away yet, and take milliseconds for it.
 func (q *Queries) RelayPeek(ctx context.Context, db DBTX, above int64) (RelayPeekRow, error) {
 	row := db.QueryRow(ctx, RelayPeek, above)
 	var i RelayPeekRow
@@ -383,10 +413,9 @@ const RelayTurn = `-- name: RelayTurn :one
 SELECT s.head, s.partitioned_to, coalesce(s.token = $1, false)::boolean AS leads,
        (set_config('pgoutbox.turn', CASE WHEN s.token = $1 AND s.head >= $2::bigint AND s.partitioned_to >= s.head + $3::bigint
                                          THEN 'move' ELSE '' END, true) = 'move'
-        -- Planning the move anew each time takes longer than a small move. There is one good plan, whatever the table's
-        -- statistics say of its size, which changes from one moment to the next: by the index, in order.
-        AND set_config('plan_cache_mode', 'force_generic_plan', true) <> '' AND set_config('enable_seqscan', 'off', true) <> ''
-        AND set_config('enable_bitmapscan', 'off', true) <> '' AND set_config('jit', 'off', true) <> '')::boolean AS may,
+        -- There is one good plan, whatever the table's statistics say of its size, which changes from one moment to the
+        -- next: by the index, in order.
+        AND set_config('enable_seqscan', 'off', true) <> '' AND set_config('enable_bitmapscan', 'off', true) <> '')::boolean AS may,
        coalesce(pg_sequence_last_value(pg_get_serial_sequence(
            regexp_replace(s.tableoid::regclass::text, 'relay_state$', 'outbox'), 'seq')::regclass), 0)::bigint AS drawn,
        (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint AS running_from,

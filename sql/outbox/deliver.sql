@@ -37,8 +37,7 @@ UPDATE /*schema*/holds SET settled_at = clock_timestamp(), changed_at = clock_ti
 -- name: EventForDelivery :one
 -- The event as an operator may have mended it for this consumer.
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
-       e.source, e.schema_version, e.occurred_at, 0::integer AS held,
-       EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = h.consumer AND p.event_id = e.id) AS processed
+       e.source, e.schema_version, e.occurred_at, 0::integer AS held
   FROM /*schema*/holds h
   JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
   LEFT JOIN /*schema*/event_edits x ON x.consumer = h.consumer AND x.event_id = e.id
@@ -46,6 +45,10 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS da
 
 -- name: ProcessedExists :one
 SELECT EXISTS (SELECT FROM /*schema*/processed_events WHERE consumer = @consumer AND event_id = @event_id);
+
+-- name: ProcessedClaim :execrows
+-- None: it was processed before. Whoever does so at this moment is waited for.
+INSERT INTO /*schema*/processed_events (consumer, event_id) VALUES (@consumer, @event_id) ON CONFLICT DO NOTHING;
 
 -- name: LetterReplayed :exec
 UPDATE /*schema*/discarded_jobs SET state = 'replayed', changed_at = clock_timestamp()

@@ -4,9 +4,25 @@ SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 
   FROM /*schema*/consumers c WHERE c.name = @consumer;
 
 -- name: EngineBounds :exec
--- The bounds of a transaction of the engine; as SET LOCAL, they end with it.
+-- The bounds of a transaction of the engine; as SET LOCAL, they end with it. Its statements are planned once and for all:
+-- planning them anew takes as long as they do. What was set before is for the handlers' own.
 SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', @statement::text, true),
-       set_config('idle_in_transaction_session_timeout', @idle::text, true);
+       set_config('idle_in_transaction_session_timeout', @idle::text, true),
+       set_config('pgoutbox.plan_cache_mode', current_setting('plan_cache_mode'), true), set_config('pgoutbox.jit', current_setting('jit'), true),
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true);
+
+-- name: EngineLends :exec
+-- What follows is a handler's.
+SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true);
+
+-- name: EngineTakesBack :exec
+-- What follows is the engine's again.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true);
+
+-- name: EngineCommitsLater :exec
+-- The commit does not wait for the disk. That is for what a crash may undo because all that was built upon it is undone
+-- with it: whatever commits later, and does wait, also waits for this.
+SELECT set_config('synchronous_commit', 'off', true);
 
 -- name: DrainTurn :one
 -- The lane's lock, a statement of its own, before any read. What follows in the same pipeline is sent before we know
@@ -20,8 +36,8 @@ SELECT (set_config('pgoutbox.turn', CASE WHEN pg_try_advisory_xact_lock((c.table
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
        (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
-                                              AND (@ahead::boolean OR NOT h.settled)
-                                         THEN 'ahead' ELSE '' END, true) = 'ahead')::boolean AS ahead
+                                         THEN CASE WHEN @ahead::boolean OR NOT h.settled THEN 'ahead' ELSE 'settled' END
+                                         ELSE '' END, true) = 'ahead')::boolean AS ahead
   FROM /*schema*/consumers c
   JOIN /*schema*/cursors k ON k.consumer = c.name
   CROSS JOIN /*schema*/relay_state r
@@ -31,16 +47,14 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::
 
 -- name: DrainWindow :many
 -- The wanted among the next scan events after the cursor, but not more than a batch. Whether one was processed before is
--- asked only on probe: the insert into processed_events is what decides, and in the live path it finds none.
+-- not asked: the insert into processed_events is what decides, in the live path it finds none, and a statement that names
+-- that table locks all its partitions each time.
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
        -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
        (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane) THEN 2
              WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane) THEN 1
-             ELSE 0 END)::integer AS held,
-       (@probe::boolean
-        AND (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = e.id)
-             OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = e.id)))::boolean AS processed
+             ELSE 0 END)::integer AS held
   FROM (SELECT * FROM /*schema*/events a
          WHERE a.lane = @lane
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
@@ -92,16 +106,21 @@ UPDATE /*schema*/river_job SET state = 'discarded', finalized_at = clock_timesta
 
 -- name: DrainSettled :many
 SELECT event_id, key FROM /*schema*/holds
- WHERE consumer = @consumer AND lane = @lane AND settled_at IS NOT NULL ORDER BY pos LIMIT @batch;
+ WHERE current_setting('pgoutbox.turn', true) = 'settled'
+   AND consumer = @consumer AND lane = @lane AND settled_at IS NOT NULL ORDER BY pos LIMIT @batch;
 
 -- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, 0::integer AS held,
-       (EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = w.consumer AND p.event_id = e.id)
-        OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = w.consumer AND h.event_id = e.id))::boolean AS processed
+       e.schema_version, e.occurred_at, 0::integer AS held
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
  WHERE w.consumer = @consumer AND w.key = ANY (@keys::text[])
  ORDER BY w.pos LIMIT @batch;
+
+-- name: DrainProcessed :many
+-- Which of the events were dealt with before, or are held themselves.
+SELECT p.event_id FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = ANY (@event_ids::uuid[])
+UNION
+SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = ANY (@event_ids::uuid[]);
 
 -- name: ProcessedInsert :exec
 INSERT INTO /*schema*/processed_events (consumer, event_id) SELECT @consumer, unnest(@event_ids::uuid[]);

@@ -12,10 +12,9 @@ SELECT head, partitioned_to, coalesce(token = @token, false)::boolean AS leads F
 SELECT s.head, s.partitioned_to, coalesce(s.token = @token, false)::boolean AS leads,
        (set_config('pgoutbox.turn', CASE WHEN s.token = @token AND s.head >= @head::bigint AND s.partitioned_to >= s.head + @room::bigint
                                          THEN 'move' ELSE '' END, true) = 'move'
-        -- Planning the move anew each time takes longer than a small move. There is one good plan, whatever the table's
-        -- statistics say of its size, which changes from one moment to the next: by the index, in order.
-        AND set_config('plan_cache_mode', 'force_generic_plan', true) <> '' AND set_config('enable_seqscan', 'off', true) <> ''
-        AND set_config('enable_bitmapscan', 'off', true) <> '' AND set_config('jit', 'off', true) <> '')::boolean AS may,
+        -- There is one good plan, whatever the table's statistics say of its size, which changes from one moment to the
+        -- next: by the index, in order.
+        AND set_config('enable_seqscan', 'off', true) <> '' AND set_config('enable_bitmapscan', 'off', true) <> '')::boolean AS may,
        coalesce(pg_sequence_last_value(pg_get_serial_sequence(
            regexp_replace(s.tableoid::regclass::text, 'relay_state$', 'outbox'), 'seq')::regclass), 0)::bigint AS drawn,
        (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint AS running_from,
@@ -49,7 +48,9 @@ SELECT /*schema*/outbox_make_event_partitions(@at_least);
 SELECT /*schema*/outbox_make_processed_partitions(@weeks_ahead);
 
 -- name: RelayPeek :one
-SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > @above ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
+-- The number comes from a subquery so that the planner does not see it: it would look up how far the index reaches, past
+-- all that was deleted and not cleaned away yet, and take milliseconds for it.
+SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > (SELECT @above::bigint) ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
        EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled;
 
 -- name: RelayFirst :one
@@ -58,14 +59,16 @@ SELECT coalesce(min(seq), 0)::bigint FROM /*schema*/outbox;
 -- name: RelayMove :many
 -- The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
 -- keys itself, because a row of theirs may be committed after the statement that would have set it aside.
+-- A batch is a range of numbers, which is walked once: where it ends is read from the same snapshot. Rows are written lane by
+-- lane, because that is how they are read: a drain finds its events of a batch side by side and not one to a page.
 WITH moved AS (
-    DELETE FROM /*schema*/outbox WHERE seq = ANY (ARRAY(
-        SELECT o.seq FROM /*schema*/outbox o
-         WHERE current_setting('pgoutbox.turn', true) = 'move'
-           AND o.seq > @above::bigint
-           AND (@only_seq::bigint = 0 OR o.seq = @only_seq::bigint)
-           AND (NOT @quarantine::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
-         ORDER BY o.seq LIMIT @batch))
+    DELETE FROM /*schema*/outbox o
+     WHERE current_setting('pgoutbox.turn', true) = 'move'
+       AND o.seq > @above::bigint
+       AND o.seq <= coalesce((SELECT a.seq FROM /*schema*/outbox a
+                               WHERE a.seq > @above::bigint ORDER BY a.seq LIMIT 1 OFFSET @batch - 1), 9223372036854775807)
+       AND (@only_seq::bigint = 0 OR o.seq = @only_seq::bigint)
+       AND (NOT @quarantine::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
     RETURNING *
 ), state AS (
     UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
@@ -76,7 +79,7 @@ WITH moved AS (
                         source, schema_version, occurred_at)
     SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
            m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
-      FROM moved m
+      FROM moved m ORDER BY m.lane, m.seq
     RETURNING lane, type, pos, seq
 )
 SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events FROM logged GROUP BY lane, type;
@@ -119,10 +122,10 @@ SELECT c.consumer, c.lane,
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;
 
 -- name: LanesSettled :many
--- But not those whose wake-up is still in the queue: whoever takes it up will see the holds.
 SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
- WHERE h.settled_at IS NOT NULL
-   AND NOT EXISTS (SELECT FROM /*schema*/river_job j
-                    WHERE j.state = 'available' AND j.queue = 'outbox_' || h.consumer AND j.kind = 'outbox_drain'
-                      AND (j.args ->> 'lane')::integer = h.lane)
- GROUP BY h.consumer, h.lane;
+ WHERE h.settled_at IS NOT NULL GROUP BY h.consumer, h.lane;
+
+-- name: LanesQueued :many
+-- The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is.
+SELECT DISTINCT (j.args ->> 'consumer')::text AS consumer, (j.args ->> 'lane')::smallint AS lane FROM /*schema*/river_job j
+ WHERE j.state = 'available' AND j.queue = ANY (@queues::text[]) AND j.kind = 'outbox_drain';
