@@ -74,6 +74,16 @@ func fillOutbox(ctx context.Context, pool *pgxpool.Pool, events []event) error {
 	return nil
 }
 
+// warmThenTimed has a system do a few events, and then those that count: by then its connections are open, their server
+// processes have taken hold of its memory, and statements are prepared and planned. It returns events per second.
+func warmThenTimed(warm, timed int, run func(n int) (time.Duration, error)) ([]float64, error) {
+	if _, err := run(warm); err != nil {
+		return nil, fmt.Errorf("warm-up: %w", err)
+	}
+	took, err := run(timed)
+	return []float64{float64(timed) / took.Seconds()}, err
+}
+
 // settle leaves the server as it would be some time after the events came in, so that no run pays for its preparation.
 func settle(ctx context.Context, pool *pgxpool.Pool) error {
 	for _, sql := range []string{`ANALYZE`, `CHECKPOINT`} {

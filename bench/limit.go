@@ -27,9 +27,17 @@ const (
 
 // oneStatementLimit is the most that this PostgreSQL could do.
 func oneStatementLimit(ctx context.Context, e *env) ([]float64, error) {
-	events, err := newMaker(10_000).make(e.size.limitEvents)
+	maker := newMaker(10_000)
+	return warmThenTimed(e.size.warmEvents, e.size.limitEvents, func(n int) (time.Duration, error) {
+		return takeAll(ctx, e, maker, n)
+	})
+}
+
+// takeAll fills the queue with so many events and says how long it took to take them.
+func takeAll(ctx context.Context, e *env, maker *maker, n int) (time.Duration, error) {
+	events, err := maker.make(n)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	_, err = e.pool.CopyFrom(ctx, pgx.Identifier{"queue"}, []string{"event_id", "type", "key", "data"},
 		pgx.CopyFromSlice(len(events), func(i int) ([]any, error) {
@@ -37,10 +45,10 @@ func oneStatementLimit(ctx context.Context, e *env) ([]float64, error) {
 			return []any{events[i].id, eventType, events[i].key, data}, err
 		}))
 	if err != nil {
-		return nil, fmt.Errorf("fill the queue: %w", err)
+		return 0, fmt.Errorf("fill the queue: %w", err)
 	}
 	if err := settle(ctx, e.pool); err != nil {
-		return nil, err
+		return 0, err
 	}
 	begun := time.Now()
 	group, working := errgroup.WithContext(ctx)
@@ -55,12 +63,8 @@ func oneStatementLimit(ctx context.Context, e *env) ([]float64, error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return 0, err
 	}
 	took := time.Since(begun)
-	expected := expectation{consumers: []string{limitConsumer}, events: int64(len(events)), dedupe: "dedupe"}
-	if err := expected.check(ctx, e.pool); err != nil {
-		return nil, err
-	}
-	return []float64{float64(len(events)) / took.Seconds()}, nil
+	return took, expectation{consumers: []string{limitConsumer}, events: maker.count, dedupe: "dedupe"}.check(ctx, e.pool)
 }

@@ -94,31 +94,39 @@ func (o ours) expects(events int64) expectation {
 // throughput has a backlog applied, from the outbox through the log to the last committed effect, and returns
 // deliveries per second. The time includes the start of the workers.
 func (o ours) throughput(ctx context.Context, e *env) ([]float64, error) {
-	events, err := newMaker(o.keys).make(e.size.events)
+	rate, err := warmThenTimed(e.size.warmEvents, e.size.events, o.backlog(ctx, e))
 	if err != nil {
 		return nil, err
 	}
-	if err := fillOutbox(ctx, e.pool, events); err != nil {
-		return nil, err
-	}
-	if err := settle(ctx, e.pool); err != nil {
-		return nil, err
-	}
-	deliveries := int64(len(events) * o.consumers)
+	return []float64{rate[0] * float64(o.consumers)}, nil
+}
+
+// backlog returns what has so many more events applied, and says how long it took.
+func (o ours) backlog(ctx context.Context, e *env) func(n int) (time.Duration, error) {
+	maker := newMaker(o.keys)
 	var done atomic.Int64
-	w, err := newWorkers(e.pool, o.registry(&done))
-	if err != nil {
-		return nil, err
+	return func(n int) (time.Duration, error) {
+		events, err := maker.make(n)
+		if err != nil {
+			return 0, err
+		}
+		if err := fillOutbox(ctx, e.pool, events); err != nil {
+			return 0, err
+		}
+		if err := settle(ctx, e.pool); err != nil {
+			return 0, err
+		}
+		w, err := newWorkers(e.pool, o.registry(&done))
+		if err != nil {
+			return 0, err
+		}
+		begun := time.Now()
+		if err := w.Start(ctx); err != nil {
+			return 0, err
+		}
+		ended, err := awaitEffects(ctx, e.pool, &done, maker.count*int64(o.consumers))
+		return ended.Sub(begun), errors.Join(err, o.finish(ctx, e.pool, w, maker.count))
 	}
-	begun := time.Now()
-	if err := w.Start(ctx); err != nil {
-		return nil, err
-	}
-	ended, err := awaitEffects(ctx, e.pool, &done, deliveries)
-	if err := errors.Join(err, o.finish(ctx, e.pool, w, int64(len(events)))); err != nil {
-		return nil, err
-	}
-	return []float64{float64(deliveries) / ended.Sub(begun).Seconds()}, nil
 }
 
 // finish stops the workers, once they have tidied up after the last effect, and checks what they did.

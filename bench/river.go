@@ -96,46 +96,47 @@ func newRiver(pool *pgxpool.Pool, register func(*river.Workers)) (*river.Client[
 
 func riverCompleteTx(ctx context.Context, e *env) ([]float64, error) {
 	w := &completeTxWorker{pool: e.pool}
-	client, err := newRiver(e.pool, func(known *river.Workers) { river.AddWorker(known, w) })
-	if err != nil {
-		return nil, err
-	}
-	return riverThroughput(ctx, e, client, &w.done, e.size.riverEvents)
+	return riverThroughput(ctx, e, func(known *river.Workers) { river.AddWorker(known, w) }, &w.done, e.size.riverEvents)
 }
 
 func riverOneStatement(ctx context.Context, e *env) ([]float64, error) {
 	w := &oneStatementWorker{pool: e.pool}
-	client, err := newRiver(e.pool, func(known *river.Workers) { river.AddWorker(known, w) })
-	if err != nil {
-		return nil, err
-	}
-	return riverThroughput(ctx, e, client, &w.done, 2*e.size.riverEvents)
+	return riverThroughput(ctx, e, func(known *river.Workers) { river.AddWorker(known, w) }, &w.done, 2*e.size.riverEvents)
 }
 
-func riverThroughput(ctx context.Context, e *env, client *river.Client[pgx.Tx], done counter, n int) ([]float64, error) {
-	events, err := newMaker(10_000).make(n)
+func riverThroughput(ctx context.Context, e *env, register func(*river.Workers), done counter, n int) ([]float64, error) {
+	maker := newMaker(10_000)
+	return warmThenTimed(e.size.riverWarmEvents, n, func(n int) (time.Duration, error) {
+		return workAll(ctx, e, register, done, maker, n)
+	})
+}
+
+// workAll inserts so many jobs and says how long it took to work them.
+func workAll(ctx context.Context, e *env, register func(*river.Workers), done counter, maker *maker, n int) (time.Duration, error) {
+	client, err := newRiver(e.pool, register)
 	if err != nil {
-		return nil, err
+		return 0, err
+	}
+	events, err := maker.make(n)
+	if err != nil {
+		return 0, err
 	}
 	jobs := make([]river.InsertManyParams, n)
 	for i, ev := range events {
 		jobs[i] = river.InsertManyParams{Args: effectArgs{EventID: ev.id, Key: ev.key, N: ev.data.N}}
 	}
 	if _, err := client.InsertManyFast(ctx, jobs); err != nil {
-		return nil, fmt.Errorf("insert jobs: %w", err)
+		return 0, fmt.Errorf("insert jobs: %w", err)
 	}
 	if err := settle(ctx, e.pool); err != nil {
-		return nil, err
+		return 0, err
 	}
 	begun := time.Now()
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
-		return nil, err
+		return 0, err
 	}
-	ended, err := awaitEffects(ctx, e.pool, done, int64(n))
-	if err := errors.Join(err, finishRiver(ctx, e.pool, client, int64(n))); err != nil {
-		return nil, err
-	}
-	return []float64{float64(n) / ended.Sub(begun).Seconds()}, nil
+	ended, err := awaitEffects(ctx, e.pool, done, maker.count)
+	return ended.Sub(begun), errors.Join(err, finishRiver(ctx, e.pool, client, maker.count))
 }
 
 // finishRiver stops the client and checks what it did. River promises no order.

@@ -54,6 +54,8 @@ type Delivery struct {
 	MaxAttempts int
 	// After is how long from now the first of them waits.
 	After time.Duration
+	// NotBefore is given instead where the wait is shorter than a job's way to a worker: that waits out the rest.
+	NotBefore time.Time
 }
 
 // Jobs is what the engine asks of the job queue. All its methods write within tx.

@@ -15,12 +15,14 @@ const (
 	MaxTypeBytes = 127
 	MaxKeyBytes  = 255
 	MaxDataBytes = 1 << 20
+
+	maxCorrelationBytes = 128
 )
 
 var (
 	typeForm        = regexp.MustCompile(`^[A-Za-z0-9_:/-]+(\.[A-Za-z0-9_:/-]+)*$`)
 	patternForm     = regexp.MustCompile(`^([A-Za-z0-9_:/-]+(\.[A-Za-z0-9_:/-]+)*(\.\*)?|\*)$`)
-	correlationForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	correlationForm = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
 
 // Event is a fact that a producer records, with enough state to be acted on alone.
@@ -85,7 +87,9 @@ func (e *InvalidEventError) Error() string {
 }
 
 // ValidCorrelationID reports whether id may be the correlation id of an event: 1 to 128 of [A-Za-z0-9._-].
-func ValidCorrelationID(id string) bool { return correlationForm.MatchString(id) }
+func ValidCorrelationID(id string) bool {
+	return len(id) <= maxCorrelationBytes && correlationForm.MatchString(id)
+}
 
 // stored is an event as the tables hold it.
 type stored struct {

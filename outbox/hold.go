@@ -3,12 +3,17 @@ package outbox
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
+
+// waitedOut is up to how long a worker waits for the time of a delivery. To have the job found again when it is due takes
+// longer.
+const waitedOut = 50 * time.Millisecond
 
 // writeHolds takes events out of the lane: each gets a hold and, unless it is dead at once, a deliver job. In a batch
 // of what waited, an event that fails takes the place of the settled hold it waited for. db queues.
@@ -34,7 +39,9 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		case failed:
 			reason, attempts = "failed", 1
 			d.MaxAttempts--
-			d.After = b.backoff(b.c, 1)
+			if d.After = b.backoff(b.c, 1); d.After <= waitedOut {
+				d.NotBefore, d.After = time.Now().Add(d.After), 0
+			}
 			buried = d.MaxAttempts < 1 || IsPermanent(it.err)
 			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 1, "failed", it.err)
 			b.logFailed(it, buried)
@@ -66,8 +73,8 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		for n, i := range withJob {
 			h.JobIds[i] = ids[n]
 		}
-		if b.c.Kind == KindTx {
-			_ = b.q.JobsRunSoon(ctx, db, ids) // the others wait for nothing
+		if slices.ContainsFunc(deliveries, func(d Delivery) bool { return d.After > 0 }) {
+			_ = b.q.JobsRunSoon(ctx, db, ids)
 		}
 	}
 	if len(replaced) > 0 {

@@ -262,15 +262,16 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 	case aside > 0:
 		r.log.Error("relay: rows set aside behind a quarantined row of their key", "rows", aside)
 	}
-	var last int64
+	last, now := int64(0), time.Now()
 	for _, row := range rows {
 		moved += int(row.Events)
 		last = max(last, row.Seq)
-		r.wakes.appeared(row.Lane, row.Type, row.Pos)
+		r.wakes.appeared(now, row.Lane, row.Type, row.Pos, row.Events)
 	}
 	if only == 0 && moved > 0 {
 		r.floor.moved(turn, moved >= r.batch, last, id)
 	}
+	r.wakes.backlog = moved >= relayBatch
 	r.head = turn.Head + int64(moved)
 	r.batch = min(2*r.batch, relayBatch)
 	if moved > 0 {

@@ -12,6 +12,9 @@ const (
 	// more. Under little load, what matters is that it begins at once.
 	wakeSpacing      = 50 * time.Millisecond
 	wakeSpacingQuiet = time.Millisecond
+	// While the relay moves full batches, it works off a backlog, and drains would only get in its way: a lane is woken when
+	// it has a batch of its own together, or after wakeBacklog.
+	wakeBacklog = 500 * time.Millisecond
 	// wakeBusy is how long after a full batch there is load. wakeHolds is how long a lane that is to be woken for settled
 	// holds alone waits then: most likely it is woken for new events in the meantime, and sees the holds. And as
 	// seldom the holds are looked at.
@@ -40,6 +43,7 @@ type wakes struct {
 	sweptAt     time.Time
 	allAt       time.Time
 	busyAt      time.Time // the last batch of a size that tells of load
+	backlog     bool      // the relay's last batch was full
 	settledAt   time.Time // the last look at the settled holds
 }
 
@@ -50,9 +54,11 @@ type consumerRow struct {
 }
 
 type laneWake struct {
-	ready     int64 // something may be wanted up to here
-	confirmed int64 // the cursor was seen here or beyond
-	woken     int64 // what was ready at the last wake-up
+	ready     int64     // something may be wanted up to here
+	confirmed int64     // the cursor was seen here or beyond
+	woken     int64     // what was ready at the last wake-up
+	fresh     int64     // events since then
+	freshAt   time.Time // the first of them
 	wokenAt   time.Time
 	wokeNews  bool      // it was for something new, and not for settled holds alone
 	since     time.Time // the first wake-up after the last confirmation
@@ -100,14 +106,18 @@ func (w *wakes) setConsumers(now time.Time, rows []outboxdb.ConsumerListRow) {
 	}
 }
 
-// appeared notes new events of a type in a lane, the last of them at pos.
-func (w *wakes) appeared(lane int16, eventType string, pos int64) {
+// appeared notes so many new events of a type in a lane, the last of them at pos.
+func (w *wakes) appeared(now time.Time, lane int16, eventType string, pos, events int64) {
 	w.heads[lane] = max(w.heads[lane], pos)
 	for _, c := range w.consumers {
 		for _, p := range c.patterns {
 			if matches(p, eventType) {
 				s := w.lane(Lane{c.name, lane})
 				s.ready = max(s.ready, pos)
+				if s.fresh == 0 {
+					s.freshAt = now
+				}
+				s.fresh += events
 				break
 			}
 		}
@@ -206,7 +216,11 @@ func (w *wakes) from(s *laneWake, now time.Time) time.Time {
 	if w.busy(now) {
 		spacing = wakeSpacing
 	}
-	if from := s.wokenAt.Add(spacing); s.news() || s.pokeFrom.Before(from) {
+	from := s.wokenAt.Add(spacing)
+	switch {
+	case s.news() && w.backlog && s.fresh < drainBatch && s.freshAt.Add(wakeBacklog).After(from):
+		return s.freshAt.Add(wakeBacklog)
+	case s.news() || s.pokeFrom.Before(from):
 		return from
 	}
 	return s.pokeFrom
@@ -218,7 +232,7 @@ func (w *wakes) due(now time.Time) []Lane {
 	for l, s := range w.lanes {
 		if s.wants() && !now.Before(w.from(s, now)) && !w.paused(l.Consumer) {
 			s.wokeNews = s.news()
-			s.woken, s.wokenAt, s.poke, s.pokeFrom = s.ready, now, false, time.Time{}
+			s.woken, s.wokenAt, s.poke, s.pokeFrom, s.fresh = s.ready, now, false, time.Time{}, 0
 			if s.since.IsZero() {
 				s.since = now
 			}

@@ -19,7 +19,7 @@ func TestLaneThatNobodyWorksIsNotWokenForEver(t *testing.T) {
 	var queuedSince time.Time
 	for i := range 60 * 50 { // a minute, an event every 20 ms
 		now = now.Add(20 * time.Millisecond)
-		w.appeared(7, "note.taken", int64(i+1))
+		w.appeared(now, 7, "note.taken", int64(i+1), 1)
 		for range w.unconfirmed(now) {
 			w.again(now, lane, !queuedSince.IsZero() && now.Sub(queuedSince) > 2*time.Second)
 		}
@@ -35,7 +35,52 @@ func TestLaneThatNobodyWorksIsNotWokenForEver(t *testing.T) {
 
 	// Somebody takes it up: the lane is woken for every new event again.
 	w.confirm(lane, 3000)
-	w.appeared(7, "note.taken", 3001)
+	w.appeared(now, 7, "note.taken", 3001, 1)
 	now = now.Add(time.Second)
 	require.Len(t, w.due(now), 1)
+}
+
+// While the relay works off a backlog a lane waits until it has a batch together, but not for long.
+func TestLanesWaitWhileTheRelayWorksOffABacklog(t *testing.T) {
+	t.Parallel()
+	w := newWakes()
+	now := time.Unix(1_800_000_000, 0)
+	w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: []string{"*"}}})
+	w.backlog = true
+	w.appeared(now, 7, "note.taken", 10, 10)
+	w.appeared(now, 8, "note.taken", drainBatch, drainBatch)
+	require.Equal(t, []Lane{{"c", 8}}, w.due(now))
+	require.Equal(t, wakeBacklog, w.next(now))
+	require.Empty(t, w.due(now.Add(wakeBacklog-1)))
+	require.Equal(t, []Lane{{"c", 7}}, w.due(now.Add(wakeBacklog)))
+
+	w.appeared(now.Add(time.Second), 7, "note.taken", 20, 1)
+	require.Empty(t, w.due(now.Add(time.Second)))
+	w.backlog = false
+	require.Len(t, w.due(now.Add(time.Second)), 1)
+}
+
+// A wake-up for settled holds alone that finds no room waits for some, but not for long; one for news does not.
+func TestWakeUpsForHoldsAlonePutOff(t *testing.T) {
+	t.Parallel()
+	w := newWakes()
+	now := time.Unix(1_800_000_000, 0)
+	w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: []string{"*"}}})
+	lane := Lane{"c", 7}
+	w.settled(now, lane, now)
+	tries := 0
+	for at := now; ; at = at.Add(wakeRoom) {
+		if len(w.due(at)) == 0 {
+			continue
+		}
+		if tries++; !w.delay(lane) {
+			require.LessOrEqual(t, at.Sub(now), wakeHolds+2*wakeRoom)
+			break
+		}
+	}
+	require.Greater(t, tries, 2)
+
+	w.appeared(now.Add(time.Minute), 7, "note.taken", 1, 1)
+	require.Len(t, w.due(now.Add(time.Minute)), 1)
+	require.False(t, w.delay(lane))
 }

@@ -38,6 +38,8 @@ type DeliverArgs struct {
 	Consumer      string    `json:"consumer"       river:"unique"`
 	EventID       uuid.UUID `json:"event_id"       river:"unique"`
 	CorrelationID string    `json:"correlation_id"`
+	// NotBefore is when the first attempt may begin, if that is some milliseconds from the job's start (outbox.Delivery).
+	NotBefore time.Time `json:"not_before,omitzero"`
 }
 
 // Kind is the deliver jobs' kind. The dead-letter trigger on river_job goes by it.
@@ -94,7 +96,7 @@ func (j jobs) Deliver(ctx context.Context, tx pgx.Tx, deliveries []outbox.Delive
 		if d.After > 0 {
 			opts.ScheduledAt = time.Now().Add(d.After)
 		}
-		params[i] = river.InsertManyParams{Args: DeliverArgs{d.Consumer, d.EventID, d.CorrelationID}, InsertOpts: opts}
+		params[i] = river.InsertManyParams{Args: DeliverArgs{d.Consumer, d.EventID, d.CorrelationID, d.NotBefore}, InsertOpts: opts}
 	}
 	results, err := j.client.InsertManyTx(ctx, tx, params)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 const (
 	// drainSlice is how long one drain job keeps its place among a consumer's workers: then other lanes have their turn.
 	drainSlice = time.Second
+	// mostWait bounds the wait for a delivery's time, whatever the clock of the process that set it said.
+	mostWait = 100 * time.Millisecond
 	// handOver is how soon a relay that was told to stop may be started by another process.
 	handOver = 50 * time.Millisecond
 )
@@ -140,6 +142,15 @@ func (w *deliverWorker) NextRetry(job *river.Job[DeliverArgs]) time.Time {
 }
 
 func (w *deliverWorker) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
+	if wait := min(time.Until(job.Args.NotBefore), mostWait); job.Attempt == 1 && wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return river.JobSnooze(0)
+		case <-timer.C:
+		}
+	}
 	err := w.engine.Deliver(ctx, job.ID, job.Args.Consumer, job.Args.EventID)
 	var later *outbox.RetryLaterError
 	switch {

@@ -22,13 +22,13 @@ const (
 	maintainEvery = 5 * time.Second
 	// After a start it looks more often: what a crash left behind is most likely what is being restarted.
 	maintainSoon      = time.Second
-	maintainSoonTimes = 10
+	maintainSoonTimes = 5
 	partitionsEvery   = time.Hour
 
 	// drainsAtOnce is how many lanes of a consumer one process drains at a time, at most: more of them get in each other's way.
 	drainsAtOnce = 4
 	// Jobs are announced by NOTIFY. Where that fails, and for those that are due later, queues are also polled.
-	poll       = time.Second
+	poll       = 1500 * time.Millisecond
 	pollLazily = 5 * time.Second
 )
 

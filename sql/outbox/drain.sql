@@ -68,10 +68,14 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
  ORDER BY e.pos LIMIT @batch;
 
 -- name: DrainPending :one
--- Asked after the lane's lock is released: a wake-up that came while it was held found it taken and left.
-SELECT (EXISTS (SELECT FROM /*schema*/events e JOIN /*schema*/cursors k ON k.consumer = @consumer AND k.lane = @lane
-                WHERE e.lane = @lane AND e.pos > k.pos)
-    OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))::boolean;
+-- Asked after the lane's lock is released: a wake-up that came while it was held found it taken and left. One that is still in
+-- the queue will do: a drain that stays as long as the relay brings something has small batches.
+SELECT ((EXISTS (SELECT FROM /*schema*/events e JOIN /*schema*/cursors k ON k.consumer = @consumer AND k.lane = @lane
+                 WHERE e.lane = @lane AND e.pos > k.pos)
+         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))
+        AND NOT EXISTS (SELECT FROM /*schema*/river_job j
+                         WHERE j.state = 'available' AND j.queue = @queue AND j.kind = 'outbox_drain'
+                           AND (j.args ->> 'lane')::integer = @lane::smallint))::boolean;
 
 -- name: DrainAdvance :one
 -- To the last event that was dealt with and, when the window held no more, past what was not wanted of what it looked at.
