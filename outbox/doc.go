@@ -39,11 +39,14 @@
 //	                 │           │ └─► dead ──► dismissed
 //	                 └─► waiting ┘
 //
+// While an event is dead, its key is held, unless the consumer goes on without it (OnDead, Skip): then the event is skipped,
+// and a replay of it, which is out of order, has to be forced.
+//
 // # Invariants
 //
 //   - An event is, for each consumer that subscribes to it, in exactly one of the places above. [Operator.Check] proves it.
-//   - Only a drain, under its lane's lock, inserts or deletes holds and waiting rows. Everybody else marks a hold as settled
-//     or dead; a settled hold makes its lane ready.
+//   - Only who has the lane's lock inserts or deletes holds and waiting rows: a drain, or the replay of a skipped event.
+//     Everybody else marks a hold as settled or dead; a settled hold makes its lane ready.
 //   - Locks are taken in this order: river_job, the key, holds, discarded_jobs; and each in a statement before any read.
 //   - The hold's token is redrawn at each attempt, death, replay and dismissal: whoever finds another than his own does nothing.
 //   - Wake-ups go by state. One that is lost is given again, one too many ends at once.

@@ -71,9 +71,11 @@ type Jobs interface {
 	StartRelay(ctx context.Context, tx pgx.Tx) error
 }
 
-// DrainQueue is the job queue of a consumer's drains, DeliverQueue that of its deliveries. They have workers of their own:
-// neither a backlog keeps what failed from being tried again, nor many failures the lanes from going on.
-func DrainQueue(consumer string) string   { return "outbox_" + consumer }
+// DrainQueue is the job queue of a consumer's drains.
+func DrainQueue(consumer string) string { return "outbox_" + consumer }
+
+// DeliverQueue is the job queue of a consumer's deliveries. It has workers of its own: neither does a backlog keep what failed
+// from being tried again, nor do many failures keep the lanes from going on.
 func DeliverQueue(consumer string) string { return "deliver_" + consumer }
 
 // Engine moves events from the outbox to the consumers. Package workers runs it on River; its methods are the steps.

@@ -26,7 +26,11 @@ type world struct {
 	produced  map[string][]int32
 	fails     map[string]map[int]bool // by consumer
 	dismissed map[string]map[int32]bool
+	late      pgx.Tx // a producer that has appended and not committed
+	lateN     int32
 }
+
+const lateKey = "late"
 
 func (w *world) failsNow(consumer string, n int) bool {
 	w.mu.Lock()
@@ -34,11 +38,15 @@ func (w *world) failsNow(consumer string, n int) bool {
 	return w.fails[consumer][n]
 }
 
-// TestAgainstAModel lets producers, failing handlers, rescues, replays, dismissals and pauses happen in any order, and
-// in the end everything works again: every effect has happened once, in order per key, but for what was dismissed.
+// TestAgainstAModel lets producers, late commits, failing handlers, two relays, killed connections, rescues, replays, dismissals
+// and pauses happen in any order, and in the end everything works again: every effect has happened once, in order per
+// key, but for what was dismissed, and for the place of what was skipped. -model says for how long; a seed that failed is
+// replayed as rapid says (-rapid.seed).
 func TestAgainstAModel(t *testing.T) {
 	t.Parallel()
-	consumers := []string{"ledger", "mail", "search"}
+	consumers := []string{"ledger", "mail", "search", "skipper"}
+	steps := 0
+	t.Cleanup(func() { t.Logf("%d steps", steps) })
 	until := time.Now().Add(*modelTime)
 	rapid.Check(t, func(rt *rapid.T) {
 		if time.Now().After(until) && !t.Failed() {
@@ -58,6 +66,7 @@ func TestAgainstAModel(t *testing.T) {
 			}
 			outbox.Handle(reg, "ledger", handle, outbox.On("note.*"), outbox.MaxAttempts(2))
 			outbox.Handle(reg, "search", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.Unordered())
+			outbox.Handle(reg, "skipper", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.OnDead(outbox.Skip))
 			outbox.HandleExternal(reg, "mail", func(_ context.Context, e outbox.Received[note]) (func(context.Context, pgx.Tx) error, error) {
 				if w.failsNow(e.Consumer, e.Data.N) {
 					return nil, errors.New("fails now")
@@ -66,9 +75,10 @@ func TestAgainstAModel(t *testing.T) {
 			}, outbox.On("note.*"), outbox.MaxAttempts(2))
 			r := newRig(t, reg)
 			next := 0
-			w.play(rt, r, consumers, &next)
+			steps += w.play(rt, r, consumers, &next)
 
 			// Everything works again.
+			w.endLate(t, true)
 			w.mu.Lock()
 			for _, c := range consumers {
 				clear(w.fails[c])
@@ -89,7 +99,13 @@ func TestAgainstAModel(t *testing.T) {
 				for key, ns := range w.produced {
 					want := slices.DeleteFunc(slices.Clone(ns), func(n int32) bool { return w.dismissed[c][n] })
 					got := one[[]int32](r, `select coalesce(array_agg(n order by i), '{}') from effects where consumer = $1 and key = $2`, c, key)
-					if c == "search" {
+					switch c {
+					case "search":
+						slices.Sort(got)
+					case "skipper": // those that were never dead are in order among themselves
+						dead := one[[]int32](r, `select coalesce(array_agg((data->>'n')::int), '{}') from discarded_jobs where consumer = $1 and key = $2`, c, key)
+						alive := func(n int32) bool { return !slices.Contains(dead, n) }
+						require.Equal(t, only(want, alive), only(got, alive), "%s of %s", c, key)
 						slices.Sort(got)
 					}
 					require.Equal(t, append([]int32{}, want...), append([]int32{}, got...), "%s of %s", c, key)
@@ -102,7 +118,33 @@ func TestAgainstAModel(t *testing.T) {
 	})
 }
 
-func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) {
+func only(ns []int32, keep func(int32) bool) []int32 {
+	kept := []int32{}
+	for _, n := range ns {
+		if keep(n) {
+			kept = append(kept, n)
+		}
+	}
+	return kept
+}
+
+// endLate ends the late producer's transaction.
+func (w *world) endLate(t *testing.T, commit bool) {
+	t.Helper()
+	if w.late == nil {
+		return
+	}
+	if commit {
+		require.NoError(t, w.late.Commit(t.Context()))
+		w.produced[lateKey] = append(w.produced[lateKey], w.lateN)
+	} else {
+		require.NoError(t, w.late.Rollback(t.Context()))
+	}
+	w.late = nil
+}
+
+// play takes some steps and returns how many.
+func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) int {
 	consumer, key := rapid.SampledFrom(consumers), rapid.SampledFrom([]string{"a", "b", "c"})
 	seed := rapid.Uint64().Draw(rt, "seed")
 	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's
@@ -119,6 +161,27 @@ func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) {
 				r.append(k, *next)
 				w.produced[k] = append(w.produced[k], int32(*next))
 			}
+		},
+		"append and wait": func(*rapid.T) {
+			if w.late != nil {
+				return
+			}
+			*next++
+			tx, err := r.pool.Begin(r.t.Context())
+			require.NoError(r.t, err)
+			_, err = outbox.Append(r.t.Context(), tx, outbox.Event{Type: "note.taken", Key: lateKey, Data: note{*next}})
+			require.NoError(r.t, err)
+			w.late, w.lateN = tx, int32(*next)
+		},
+		"commit late": func(rt *rapid.T) { w.endLate(r.t, rapid.Bool().Draw(rt, "commits")) },
+		"two relays": func(*rapid.T) {
+			other := r.startRelay()
+			r.relay()
+			require.NoError(r.t, other())
+		},
+		"kill connections": func(*rapid.T) {
+			w.endLate(r.t, true)
+			r.killed(1 + random.IntN(3))
 		},
 		"relay": func(*rapid.T) { r.relay() },
 		"drain": func(*rapid.T) {
@@ -178,20 +241,84 @@ func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	for i := range rapid.IntRange(10, 40).Draw(rt, "steps") {
+	steps := rapid.IntRange(10, 40).Draw(rt, "steps")
+	for i := range steps {
 		actions[rapid.SampledFrom(names).Draw(rt, fmt.Sprint("step ", i))](rt)
 		r.agrees()
 	}
+	return steps
 }
 
-// replayAll replays every dead letter and returns how many there were.
-func (r *rig) replayAll() int {
+// killed has a relay, drains and deliveries run, and ends all their connections some times while they do.
+func (r *rig) killed(times int) {
+	r.t.Helper()
+	killer, err := pgx.ConnectConfig(r.t.Context(), r.pool.Config().ConnConfig)
+	require.NoError(r.t, err)
+	defer func() { require.NoError(r.t, killer.Close(r.t.Context())) }()
+	lanes := r.lanesWithWork()
+	jobs := one[[]int64](r, unfinishedJobs)
+	results := make([]error, len(jobs))
+	var deliveries []func()
+	for i, job := range jobs {
+		consumer, event := r.begin(job)
+		deliveries = append(deliveries, func() { results[i] = r.Deliver(r.t.Context(), job, consumer, event) })
+	}
+
+	stop := r.startRelay()
+	var working sync.WaitGroup
+	ended := make(chan struct{})
+	working.Go(func() {
+		for _, l := range lanes {
+			_, _ = r.Drain(r.t.Context(), l, 0, time.Minute) // it may be what is killed
+		}
+	})
+	working.Go(func() {
+		for _, deliver := range deliveries {
+			deliver()
+		}
+	})
+	go func() {
+		working.Wait()
+		close(ended)
+	}()
+	const others = ` from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'`
+	for range times {
+		require.Eventually(r.t, func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+			}
+			var busy bool
+			require.NoError(r.t, killer.QueryRow(r.t.Context(), `select count(*) > 0`+others+` and state <> 'idle'`).Scan(&busy))
+			return busy
+		}, 20*time.Second, time.Millisecond)
+		_, err := killer.Exec(r.t.Context(), `select pg_terminate_backend(pid)`+others)
+		require.NoError(r.t, err)
+	}
+	<-ended
+	require.NoError(r.t, stop())
+	r.pool.Reset() // the idle ones are dead, too
+	for i, job := range jobs {
+		r.finish(job, results[i])
+	}
+}
+
+// replayAll replays every dead letter that can be, and returns how many.
+func (r *rig) replayAll() (replayed int) {
 	r.t.Helper()
 	letters, err := r.op.Letters(r.t.Context(), outbox.LetterFilter{State: "dead"}, 0, 1000)
 	require.NoError(r.t, err)
 	for _, l := range letters {
-		_, err := r.op.Replay(r.t.Context(), l.ID, nil, anna)
+		by := anna
+		by.Force = l.Skipped
+		_, err := r.op.Replay(r.t.Context(), l.ID, nil, by)
+		var held *outbox.ConflictError
+		if l.Skipped && errors.As(err, &held) {
+			continue // another of its key has its turn
+		}
 		require.NoError(r.t, err)
+		replayed++
 	}
-	return len(letters)
+	return replayed
 }

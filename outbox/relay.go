@@ -189,7 +189,7 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 		}
 		settled = settled || seen
 	}
-	if drained := time.Unix(0, r.Engine.busyAt.Load()); drained.After(r.wakes.busyAt) {
+	if drained := time.Unix(0, r.busyAt.Load()); drained.After(r.wakes.busyAt) {
 		r.wakes.busyAt = drained
 	}
 	// First what is new: whatever else there is to ask takes time.

@@ -122,8 +122,8 @@ func (r *rig) drain(consumer, key string) {
 	require.NoError(r.t, err)
 }
 
-// drainAll drains every lane that has work.
-func (r *rig) drainAll() {
+// lanesWithWork returns every lane that has something to do.
+func (r *rig) lanesWithWork() []outbox.Lane {
 	r.t.Helper()
 	rows, err := r.pool.Query(r.t.Context(), `select k.consumer, k.lane from cursors k join consumers c on c.name = k.consumer
 		where c.paused_at is null and (exists (select from events e where e.lane = k.lane and e.pos > k.pos)
@@ -131,7 +131,13 @@ func (r *rig) drainAll() {
 	require.NoError(r.t, err)
 	lanes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[outbox.Lane])
 	require.NoError(r.t, err)
-	for _, l := range lanes {
+	return lanes
+}
+
+// drainAll drains them.
+func (r *rig) drainAll() {
+	r.t.Helper()
+	for _, l := range r.lanesWithWork() {
 		_, err := r.Drain(r.t.Context(), l, 0, time.Minute)
 		require.NoError(r.t, err)
 	}
