@@ -52,7 +52,9 @@ func TestAgainstAModel(t *testing.T) {
 		if time.Now().After(until) && !t.Failed() {
 			return
 		}
+		var panicked any               // rapid ends a course by a panic, which has to reach it
 		t.Run("", func(t *testing.T) { // a database of its own, dropped at the end
+			defer func() { panicked = recover() }()
 			w := &world{produced: map[string][]int32{}, fails: map[string]map[int]bool{}, dismissed: map[string]map[int32]bool{}}
 			for _, c := range consumers {
 				w.fails[c], w.dismissed[c] = map[int]bool{}, map[int32]bool{}
@@ -112,6 +114,9 @@ func TestAgainstAModel(t *testing.T) {
 				}
 			}
 		})
+		if panicked != nil {
+			panic(panicked)
+		}
 		if t.Failed() {
 			rt.FailNow()
 		}

@@ -134,12 +134,14 @@ func (r *rig) lanesWithWork() []outbox.Lane {
 	return lanes
 }
 
-// drainAll drains them.
+// drainAll drains them until none has: a drain may leave what is left to a wake-up in the queue, and here nobody works that.
 func (r *rig) drainAll() {
 	r.t.Helper()
-	for _, l := range r.lanesWithWork() {
-		_, err := r.Drain(r.t.Context(), l, 0, time.Minute)
-		require.NoError(r.t, err)
+	for lanes := r.lanesWithWork(); len(lanes) > 0; lanes = r.lanesWithWork() {
+		for _, l := range lanes {
+			_, err := r.Drain(r.t.Context(), l, 0, time.Minute)
+			require.NoError(r.t, err)
+		}
 	}
 }
 
