@@ -126,3 +126,15 @@ func TestAppendInASet(t *testing.T) {
 	r.holds(`select count(*) > 0 and bool_and(causation_id is null) from events where type = 'copies.made'`)
 	r.agrees()
 }
+
+// TestBatchIsCutAtTheSizeOfItsData: what is left out is the next one's.
+func TestBatchIsCutAtTheSizeOfItsData(t *testing.T) {
+	t.Parallel()
+	r, sizes := sets(t, func(int) error { return nil })
+	r.exec(`select outbox_append('note.taken', 'k', jsonb_build_object('n', n, 'pad', repeat('x', 1000000))) from generate_series(0, 19) n`)
+	r.relay()
+	r.drainAll()
+	require.Equal(t, []int{8, 8, 4}, *sizes)
+	r.holds(`select array_agg(n order by i) = array(select generate_series(0, 19)) from effects`)
+	r.agrees()
+}

@@ -57,8 +57,8 @@ type laneWake struct {
 	ready     int64     // something may be wanted up to here
 	confirmed int64     // the cursor was seen here or beyond
 	woken     int64     // what was ready at the last wake-up
-	fresh     int64     // events since then
-	freshAt   time.Time // the first of them
+	unwoken   int64     // events since then
+	unwokenAt time.Time // the first of them
 	wokenAt   time.Time
 	wokeNews  bool      // it was for something new, and not for settled holds alone
 	since     time.Time // the first wake-up after the last confirmation
@@ -114,10 +114,10 @@ func (w *wakes) appeared(now time.Time, lane int16, eventType string, pos, event
 			if matches(p, eventType) {
 				s := w.lane(Lane{c.name, lane})
 				s.ready = max(s.ready, pos)
-				if s.fresh == 0 {
-					s.freshAt = now
+				if s.unwoken == 0 {
+					s.unwokenAt = now
 				}
-				s.fresh += events
+				s.unwoken += events
 				break
 			}
 		}
@@ -218,8 +218,8 @@ func (w *wakes) from(s *laneWake, now time.Time) time.Time {
 	}
 	from := s.wokenAt.Add(spacing)
 	switch {
-	case s.news() && w.backlog && s.fresh < drainBatch && s.freshAt.Add(wakeBacklog).After(from):
-		return s.freshAt.Add(wakeBacklog)
+	case s.news() && w.backlog && s.unwoken < drainBatch && s.unwokenAt.Add(wakeBacklog).After(from):
+		return s.unwokenAt.Add(wakeBacklog)
 	case s.news() || s.pokeFrom.Before(from):
 		return from
 	}
@@ -232,7 +232,7 @@ func (w *wakes) due(now time.Time) []Lane {
 	for l, s := range w.lanes {
 		if s.wants() && !now.Before(w.from(s, now)) && !w.paused(l.Consumer) {
 			s.wokeNews = s.news()
-			s.woken, s.wokenAt, s.poke, s.pokeFrom, s.fresh = s.ready, now, false, time.Time{}, 0
+			s.woken, s.wokenAt, s.poke, s.pokeFrom, s.unwoken = s.ready, now, false, time.Time{}, 0
 			if s.since.IsZero() {
 				s.since = now
 			}
