@@ -129,7 +129,7 @@ func (b *batch) advance() {
 // while it was held found it taken and left.
 func (b *batch) commit() {
 	b.tx.batch.Queue("commit")
-	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainPending), b.c.Name, b.lane, DrainQueue(b.c.Name)).QueryRow(func(row pgx.Row) error {
+	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainPending), b.lane, b.c.Name, DrainQueue(b.c.Name)).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&b.pending)
 	})
 }

@@ -90,8 +90,8 @@ func (q *Queries) CheckEvents(ctx context.Context, db DBTX, arg CheckEventsParam
 }
 
 const CheckFirst = `-- name: CheckFirst :one
-SELECT coalesce(min(l.pos), 0)::bigint FROM generate_series(0, 63) AS lane,
-  LATERAL (SELECT min(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l
+SELECT coalesce(min((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos LIMIT 1)), 0)::bigint
+  FROM generate_series(0, 63) AS n(lane)
 `
 
 func (q *Queries) CheckFirst(ctx context.Context, db DBTX) (int64, error) {

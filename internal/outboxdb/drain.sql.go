@@ -155,24 +155,28 @@ func (q *Queries) DrainMarkTry(ctx context.Context, db DBTX, arg DrainMarkTryPar
 }
 
 const DrainPending = `-- name: DrainPending :one
-SELECT ((EXISTS (SELECT FROM /*schema*/events e JOIN /*schema*/cursors k ON k.consumer = $1 AND k.lane = $2
-                 WHERE e.lane = $2 AND e.pos > k.pos)
-         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2 AND h.settled_at IS NOT NULL))
+SELECT (((SELECT e.pos FROM /*schema*/events e
+           WHERE e.lane = $1
+             AND e.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $2 AND k.lane = $1)
+           ORDER BY e.pos LIMIT 1) IS NOT NULL
+         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $2 AND h.lane = $1 AND h.settled_at IS NOT NULL))
         AND NOT EXISTS (SELECT FROM /*schema*/river_job j
                          WHERE j.state = 'available' AND j.queue = $3 AND j.kind = 'outbox_drain'
-                           AND (j.args ->> 'lane')::integer = $2::smallint))::boolean
+                           AND (j.args ->> 'lane')::integer = $1::smallint))::boolean
 `
 
 type DrainPendingParams struct {
-	Consumer string
 	Lane     int16
+	Consumer string
 	Queue    string
 }
 
 // Asked after the lane's lock is released: a wake-up that came while it was held found it taken and left. One that is still in
 // the queue will do: a drain that stays as long as the relay brings something has small batches.
+// The cursor is read first and the next position asked for in order, which is one probe of the log's index: a join, or a
+// plain EXISTS, may be planned as a walk over all that was drained.
 func (q *Queries) DrainPending(ctx context.Context, db DBTX, arg DrainPendingParams) (bool, error) {
-	row := db.QueryRow(ctx, DrainPending, arg.Consumer, arg.Lane, arg.Queue)
+	row := db.QueryRow(ctx, DrainPending, arg.Lane, arg.Consumer, arg.Queue)
 	var column_1 bool
 	err := row.Scan(&column_1)
 	return column_1, err

@@ -13,8 +13,9 @@ import (
 )
 
 const LaneHeads = `-- name: LaneHeads :many
-SELECT lane::smallint AS lane, coalesce(l.pos, 0)::bigint AS pos
-  FROM generate_series(0, 63) AS lane, LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l
+SELECT n.lane::smallint AS lane,
+       coalesce((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1), 0)::bigint AS pos
+  FROM generate_series(0, 63) AS n(lane)
 `
 
 type LaneHeadsRow struct {
@@ -187,8 +188,8 @@ RETURNING head,
     (greatest((SELECT coalesce(max(pos), 0) FROM /*schema*/cursors),
              (SELECT coalesce(max(pos), 0) FROM /*schema*/waiting),
              (SELECT coalesce(max(pos), 0) FROM /*schema*/holds),
-             (SELECT coalesce(max(l.pos), 0) FROM generate_series(0, 63) AS lane,
-                LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l)))::bigint AS highest
+             (SELECT coalesce(max((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1)), 0)
+                FROM generate_series(0, 63) AS n(lane))))::bigint AS highest
 `
 
 type RelayLeadRow struct {

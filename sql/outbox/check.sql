@@ -29,8 +29,8 @@ SELECT e.pos, e.id, e.type, e.key, c.name AS consumer,
 SELECT count(*) FROM /*schema*/events WHERE pos > @from_pos AND pos <= @to_pos;
 
 -- name: CheckFirst :one
-SELECT coalesce(min(l.pos), 0)::bigint FROM generate_series(0, 63) AS lane,
-  LATERAL (SELECT min(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l;
+SELECT coalesce(min((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos LIMIT 1)), 0)::bigint
+  FROM generate_series(0, 63) AS n(lane);
 
 -- name: CheckStranded :many
 -- Waiting rows that no hold stands before: nothing would ever release them.

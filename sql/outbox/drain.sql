@@ -70,8 +70,12 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
 -- name: DrainPending :one
 -- Asked after the lane's lock is released: a wake-up that came while it was held found it taken and left. One that is still in
 -- the queue will do: a drain that stays as long as the relay brings something has small batches.
-SELECT ((EXISTS (SELECT FROM /*schema*/events e JOIN /*schema*/cursors k ON k.consumer = @consumer AND k.lane = @lane
-                 WHERE e.lane = @lane AND e.pos > k.pos)
+-- The cursor is read first and the next position asked for in order, which is one probe of the log's index: a join, or a
+-- plain EXISTS, may be planned as a walk over all that was drained.
+SELECT (((SELECT e.pos FROM /*schema*/events e
+           WHERE e.lane = @lane
+             AND e.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
+           ORDER BY e.pos LIMIT 1) IS NOT NULL
          OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))
         AND NOT EXISTS (SELECT FROM /*schema*/river_job j
                          WHERE j.state = 'available' AND j.queue = @queue AND j.kind = 'outbox_drain'

@@ -32,8 +32,8 @@ RETURNING head,
     (greatest((SELECT coalesce(max(pos), 0) FROM /*schema*/cursors),
              (SELECT coalesce(max(pos), 0) FROM /*schema*/waiting),
              (SELECT coalesce(max(pos), 0) FROM /*schema*/holds),
-             (SELECT coalesce(max(l.pos), 0) FROM generate_series(0, 63) AS lane,
-                LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l)))::bigint AS highest;
+             (SELECT coalesce(max((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1)), 0)
+                FROM generate_series(0, 63) AS n(lane))))::bigint AS highest;
 
 -- name: RelayBeat :one
 UPDATE /*schema*/relay_state SET beat_at = clock_timestamp() WHERE token = @token RETURNING head;
@@ -107,8 +107,9 @@ RETURNING seq, id;
 SELECT EXISTS (SELECT FROM /*schema*/quarantine);
 
 -- name: LaneHeads :many
-SELECT lane::smallint AS lane, coalesce(l.pos, 0)::bigint AS pos
-  FROM generate_series(0, 63) AS lane, LATERAL (SELECT max(e.pos) AS pos FROM /*schema*/events e WHERE e.lane = lane) AS l;
+SELECT n.lane::smallint AS lane,
+       coalesce((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1), 0)::bigint AS pos
+  FROM generate_series(0, 63) AS n(lane);
 
 -- name: LanesBehind :many
 -- The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
