@@ -91,7 +91,8 @@ func Backoff(base, limit time.Duration) Option {
 func Timeout(d time.Duration) Option { return func(c *Consumer) { c.Timeout = d } }
 
 // Concurrency sets how many deliver jobs of this consumer one process works at a time: calls to the outside, or events that
-// failed. Default 16. It drains as many lanes at most, and never more than 4.
+// failed. The default is 16 where they call the outside, which is waiting most of the time, and 4 where they work in the
+// database: more of them only take its processors from the lanes. It drains as many lanes at most, and never more than 4.
 func Concurrency(n int) Option { return func(c *Consumer) { c.Concurrency = n } }
 
 // Unordered lets the later events of a key pass one that failed.
@@ -184,7 +185,10 @@ func (r *Registry) Consumer(name string) *Consumer { return r.consumers[name] }
 var nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
 
 func (r *Registry) add(name string, kind Kind, opts []Option, handler func(*Consumer)) {
-	c := &Consumer{Name: name, Kind: kind, Ordered: true, OnDead: Hold, Timeout: 20 * time.Second, Concurrency: 16}
+	c := &Consumer{Name: name, Kind: kind, Ordered: true, OnDead: Hold, Timeout: 20 * time.Second, Concurrency: 4}
+	if kind == KindExternal {
+		c.Concurrency = 16
+	}
 	for _, o := range opts {
 		o(c)
 	}

@@ -1,8 +1,10 @@
 package outbox_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -218,4 +221,16 @@ func TestBrokenTablesPutNoRowAside(t *testing.T) {
 			r.holds(`select not exists (select from quarantine)`)
 		})
 	}
+}
+
+// TestFullPartition: a batch that ends where the last partition does finds room for its last row.
+func TestFullPartition(t *testing.T) {
+	t.Parallel()
+	var said bytes.Buffer
+	r := newRigOn(t, testdb.Pool(t), outbox.NewRegistry(), outbox.Config{Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelError}))})
+	r.exec(`update relay_state set head = partitioned_to - 5000`)
+	r.exec(`select outbox_append('note.taken', 'k' || n, '{}') from generate_series(1, 5001) n`)
+	r.relay()
+	r.holds(`select count(*) = 5001 from events`)
+	require.Empty(t, said.String())
 }

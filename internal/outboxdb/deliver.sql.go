@@ -94,7 +94,7 @@ func (q *Queries) EventForDelivery(ctx context.Context, db DBTX, arg EventForDel
 const HoldClaim = `-- name: HoldClaim :one
 UPDATE /*schema*/holds SET token = gen_random_uuid(), attempts = attempts + 1, changed_at = clock_timestamp()
  WHERE current_setting('pgoutbox.turn', true) = 'deliver'
-   AND consumer = $1 AND event_id = $2 AND job_id = $3 AND settled_at IS NULL AND dead_at IS NULL
+   AND consumer = $1 AND event_id = $2 AND job_id = $3 AND coalesce(settled_at, dead_at) IS NULL
 RETURNING token, attempts
 `
 
@@ -119,7 +119,7 @@ func (q *Queries) HoldClaim(ctx context.Context, db DBTX, arg HoldClaimParams) (
 
 const HoldLock = `-- name: HoldLock :one
 SELECT token, attempts, rescues FROM /*schema*/holds
- WHERE consumer = $1 AND event_id = $2 AND token = $3 AND settled_at IS NULL AND dead_at IS NULL
+ WHERE consumer = $1 AND event_id = $2 AND token = $3 AND coalesce(settled_at, dead_at) IS NULL
    FOR UPDATE
 `
 
@@ -135,6 +135,7 @@ type HoldLockRow struct {
 	Rescues  int32
 }
 
+// (Asked so that no other index than that of the primary key is of use.)
 func (q *Queries) HoldLock(ctx context.Context, db DBTX, arg HoldLockParams) (HoldLockRow, error) {
 	row := db.QueryRow(ctx, HoldLock, arg.Consumer, arg.EventID, arg.Token)
 	var i HoldLockRow

@@ -159,7 +159,7 @@ SELECT (((SELECT e.pos FROM /*schema*/events e
            WHERE e.lane = $1
              AND e.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $2 AND k.lane = $1)
            ORDER BY e.pos LIMIT 1) IS NOT NULL
-         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = $2 AND h.lane = $1 AND h.settled_at IS NOT NULL))
+         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer || '' = $2 AND h.lane = $1 AND h.settled_at IS NOT NULL))
         AND NOT EXISTS (SELECT FROM /*schema*/river_job j
                          WHERE j.state = 'available' AND j.queue = $3 AND j.kind = 'outbox_drain'
                            AND (j.args ->> 'lane')::integer = $1::smallint))::boolean
@@ -217,7 +217,7 @@ func (q *Queries) DrainProcessed(ctx context.Context, db DBTX, arg DrainProcesse
 const DrainSettled = `-- name: DrainSettled :many
 SELECT event_id, key FROM /*schema*/holds
  WHERE current_setting('pgoutbox.turn', true) = 'settled'
-   AND consumer = $1 AND lane = $2 AND settled_at IS NOT NULL ORDER BY pos LIMIT $3
+   AND consumer || '' = $1 AND lane = $2 AND settled_at IS NOT NULL ORDER BY pos LIMIT $3
 `
 
 type DrainSettledParams struct {
@@ -261,7 +261,7 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::
   JOIN /*schema*/cursors k ON k.consumer = c.name
   CROSS JOIN /*schema*/relay_state r
   CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM /*schema*/holds h
-                                      WHERE h.consumer = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled) AS h
+                                      WHERE h.consumer || '' = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled) AS h
  WHERE c.name = $2 AND k.lane = $3
 `
 
@@ -385,8 +385,8 @@ const DrainWindow = `-- name: DrainWindow :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
        -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
-       (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2) THEN 2
-             WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer = $1 AND h.lane = $2) THEN 1
+       (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer || '' = $1 AND h.lane = $2) THEN 2
+             WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer || '' = $1 AND h.lane = $2) THEN 1
              ELSE 0 END)::integer AS held
   FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at FROM /*schema*/events a
          WHERE a.lane = $2
@@ -470,7 +470,8 @@ const EngineBounds = `-- name: EngineBounds :exec
 SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', $1::text, true),
        set_config('idle_in_transaction_session_timeout', $2::text, true),
        set_config('pgoutbox.plan_cache_mode', current_setting('plan_cache_mode'), true), set_config('pgoutbox.jit', current_setting('jit'), true),
-       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
+       set_config('pgoutbox.seqscan', current_setting('enable_seqscan'), true),
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)
 `
 
 type EngineBoundsParams struct {
@@ -479,7 +480,8 @@ type EngineBoundsParams struct {
 }
 
 // The bounds of a transaction of the engine; as SET LOCAL, they end with it. Its statements are planned once and for all:
-// planning them anew takes as long as they do. What was set before is for the handlers' own.
+// planning them anew takes as long as they do. And that by an index: a table that is small now may be large in a minute, and
+// the plan is the same. What was set before is for the handlers' own.
 func (q *Queries) EngineBounds(ctx context.Context, db DBTX, arg EngineBoundsParams) error {
 	_, err := db.Exec(ctx, EngineBounds, arg.Statement, arg.Idle)
 	return err
@@ -497,7 +499,8 @@ func (q *Queries) EngineCommitsLater(ctx context.Context, db DBTX) error {
 }
 
 const EngineLends = `-- name: EngineLends :exec
-SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true)
+SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true),
+       set_config('enable_seqscan', current_setting('pgoutbox.seqscan'), true)
 `
 
 // What follows is a handler's.
@@ -507,7 +510,7 @@ func (q *Queries) EngineLends(ctx context.Context, db DBTX) error {
 }
 
 const EngineTakesBack = `-- name: EngineTakesBack :exec
-SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)
 `
 
 // What follows is the engine's again.
@@ -533,7 +536,9 @@ func (q *Queries) HoldBury(ctx context.Context, db DBTX, arg HoldBuryParams) err
 }
 
 const HoldDelete = `-- name: HoldDelete :exec
-DELETE FROM /*schema*/holds WHERE consumer = $1 AND event_id = ANY ($2::uuid[])
+DELETE FROM /*schema*/holds h
+ WHERE h.ctid = ANY (ARRAY(SELECT (SELECT i.ctid FROM /*schema*/holds i WHERE i.consumer = $1 AND i.event_id = gone.id)
+                             FROM unnest($2::uuid[]) AS gone(id)))
 `
 
 type HoldDeleteParams struct {
@@ -580,8 +585,9 @@ func (q *Queries) HoldInsert(ctx context.Context, db DBTX, arg HoldInsertParams)
 
 const HoldLift = `-- name: HoldLift :exec
 DELETE FROM /*schema*/holds h
- WHERE h.consumer = $1 AND h.event_id = ANY ($2::uuid[]) AND h.settled_at IS NOT NULL
-   AND NOT EXISTS (SELECT FROM /*schema*/waiting w WHERE w.consumer = h.consumer AND w.key = h.key)
+ WHERE h.ctid = ANY (ARRAY(SELECT (SELECT i.ctid FROM /*schema*/holds i WHERE i.consumer = $1 AND i.event_id = gone.id)
+                             FROM unnest($2::uuid[]) AS gone(id)))
+   AND h.settled_at IS NOT NULL AND (SELECT w.pos FROM /*schema*/waiting w WHERE w.consumer = h.consumer AND w.key = h.key LIMIT 1) IS NULL
 `
 
 type HoldLiftParams struct {
@@ -639,18 +645,20 @@ func (q *Queries) ProcessedInsert(ctx context.Context, db DBTX, arg ProcessedIns
 
 const WaitingDelete = `-- name: WaitingDelete :exec
 DELETE FROM /*schema*/waiting w
- USING (SELECT unnest($1::text[]) AS key, unnest($2::bigint[]) AS pos) AS gone
- WHERE w.consumer = $3 AND w.key = gone.key AND w.pos = gone.pos
+ WHERE w.ctid = ANY (ARRAY(
+    SELECT (SELECT i.ctid FROM /*schema*/waiting i WHERE i.consumer = $1 AND i.key = gone.key AND i.pos = gone.pos)
+      FROM (SELECT unnest($2::text[]) AS key, unnest($3::bigint[]) AS pos) AS gone))
 `
 
 type WaitingDeleteParams struct {
+	Consumer  string
 	Keys      []string
 	Positions []int64
-	Consumer  string
 }
 
+// One probe for each: as a join it may be planned as a walk over all that waits, once for each of them.
 func (q *Queries) WaitingDelete(ctx context.Context, db DBTX, arg WaitingDeleteParams) error {
-	_, err := db.Exec(ctx, WaitingDelete, arg.Keys, arg.Positions, arg.Consumer)
+	_, err := db.Exec(ctx, WaitingDelete, arg.Consumer, arg.Keys, arg.Positions)
 	return err
 }
 

@@ -412,7 +412,7 @@ func (q *Queries) RelayStateGet(ctx context.Context, db DBTX, token *uuid.UUID) 
 
 const RelayTurn = `-- name: RelayTurn :one
 SELECT s.head, s.partitioned_to, coalesce(s.token = $1, false)::boolean AS leads,
-       (set_config('pgoutbox.turn', CASE WHEN s.token = $1 AND s.head >= $2::bigint AND s.partitioned_to >= s.head + $3::bigint
+       (set_config('pgoutbox.turn', CASE WHEN s.token = $1 AND s.head >= $2::bigint AND s.partitioned_to > s.head + $3::bigint
                                          THEN 'move' ELSE '' END, true) = 'move'
         -- There is one good plan, whatever the table's statistics say of its size, which changes from one moment to the
         -- next: by the index, in order.

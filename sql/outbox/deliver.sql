@@ -21,12 +21,13 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused,
 -- Begins an attempt: the new token fences off every earlier one.
 UPDATE /*schema*/holds SET token = gen_random_uuid(), attempts = attempts + 1, changed_at = clock_timestamp()
  WHERE current_setting('pgoutbox.turn', true) = 'deliver'
-   AND consumer = @consumer AND event_id = @event_id AND job_id = @job_id AND settled_at IS NULL AND dead_at IS NULL
+   AND consumer = @consumer AND event_id = @event_id AND job_id = @job_id AND coalesce(settled_at, dead_at) IS NULL
 RETURNING token, attempts;
 
 -- name: HoldLock :one
+-- (Asked so that no other index than that of the primary key is of use.)
 SELECT token, attempts, rescues FROM /*schema*/holds
- WHERE consumer = @consumer AND event_id = @event_id AND token = @token AND settled_at IS NULL AND dead_at IS NULL
+ WHERE consumer = @consumer AND event_id = @event_id AND token = @token AND coalesce(settled_at, dead_at) IS NULL
    FOR UPDATE;
 
 -- name: HoldSettle :execrows

@@ -5,19 +5,22 @@ SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 
 
 -- name: EngineBounds :exec
 -- The bounds of a transaction of the engine; as SET LOCAL, they end with it. Its statements are planned once and for all:
--- planning them anew takes as long as they do. What was set before is for the handlers' own.
+-- planning them anew takes as long as they do. And that by an index: a table that is small now may be large in a minute, and
+-- the plan is the same. What was set before is for the handlers' own.
 SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', @statement::text, true),
        set_config('idle_in_transaction_session_timeout', @idle::text, true),
        set_config('pgoutbox.plan_cache_mode', current_setting('plan_cache_mode'), true), set_config('pgoutbox.jit', current_setting('jit'), true),
-       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true);
+       set_config('pgoutbox.seqscan', current_setting('enable_seqscan'), true),
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true);
 
 -- name: EngineLends :exec
 -- What follows is a handler's.
-SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true);
+SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true),
+       set_config('enable_seqscan', current_setting('pgoutbox.seqscan'), true);
 
 -- name: EngineTakesBack :exec
 -- What follows is the engine's again.
-SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true);
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true);
 
 -- name: EngineCommitsLater :exec
 -- The commit does not wait for the disk. That is for what a crash may undo because all that was built upon it is undone
@@ -42,7 +45,7 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::
   JOIN /*schema*/cursors k ON k.consumer = c.name
   CROSS JOIN /*schema*/relay_state r
   CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM /*schema*/holds h
-                                      WHERE h.consumer = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled) AS h
+                                      WHERE h.consumer || '' = c.name AND h.lane = k.lane AND h.settled_at IS NOT NULL) AS settled) AS h
  WHERE c.name = @consumer AND k.lane = @lane;
 
 -- name: DrainWindow :many
@@ -52,8 +55,8 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
        -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
-       (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane) THEN 2
-             WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane) THEN 1
+       (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer || '' = @consumer AND h.lane = @lane) THEN 2
+             WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer || '' = @consumer AND h.lane = @lane) THEN 1
              ELSE 0 END)::integer AS held
   FROM (SELECT * FROM /*schema*/events a
          WHERE a.lane = @lane
@@ -76,7 +79,7 @@ SELECT (((SELECT e.pos FROM /*schema*/events e
            WHERE e.lane = @lane
              AND e.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
            ORDER BY e.pos LIMIT 1) IS NOT NULL
-         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))
+         OR EXISTS (SELECT FROM /*schema*/holds h WHERE h.consumer || '' = @consumer AND h.lane = @lane AND h.settled_at IS NOT NULL))
         AND NOT EXISTS (SELECT FROM /*schema*/river_job j
                          WHERE j.state = 'available' AND j.queue = @queue AND j.kind = 'outbox_drain'
                            AND (j.args ->> 'lane')::integer = @lane::smallint))::boolean;
@@ -115,7 +118,7 @@ UPDATE /*schema*/river_job SET state = 'discarded', finalized_at = clock_timesta
 -- name: DrainSettled :many
 SELECT event_id, key FROM /*schema*/holds
  WHERE current_setting('pgoutbox.turn', true) = 'settled'
-   AND consumer = @consumer AND lane = @lane AND settled_at IS NOT NULL ORDER BY pos LIMIT @batch;
+   AND consumer || '' = @consumer AND lane = @lane AND settled_at IS NOT NULL ORDER BY pos LIMIT @batch;
 
 -- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
@@ -139,9 +142,11 @@ SELECT @consumer, w.key, w.pos, w.event_id, @lane
   FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos, unnest(@event_ids::uuid[]) AS event_id) AS w;
 
 -- name: WaitingDelete :exec
+-- One probe for each: as a join it may be planned as a walk over all that waits, once for each of them.
 DELETE FROM /*schema*/waiting w
- USING (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos) AS gone
- WHERE w.consumer = @consumer AND w.key = gone.key AND w.pos = gone.pos;
+ WHERE w.ctid = ANY (ARRAY(
+    SELECT (SELECT i.ctid FROM /*schema*/waiting i WHERE i.consumer = @consumer AND i.key = gone.key AND i.pos = gone.pos)
+      FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos) AS gone));
 
 -- name: HoldInsert :exec
 INSERT INTO /*schema*/holds (consumer, event_id, key, lane, pos, reason, attempts, job_id)
@@ -150,13 +155,16 @@ SELECT @consumer, h.event_id, h.key, @lane, h.pos, h.reason, h.attempts, h.job_i
                unnest(@reasons::text[]) AS reason, unnest(@attempts::integer[]) AS attempts, unnest(@job_ids::bigint[]) AS job_id) AS h;
 
 -- name: HoldDelete :exec
-DELETE FROM /*schema*/holds WHERE consumer = @consumer AND event_id = ANY (@event_ids::uuid[]);
+DELETE FROM /*schema*/holds h
+ WHERE h.ctid = ANY (ARRAY(SELECT (SELECT i.ctid FROM /*schema*/holds i WHERE i.consumer = @consumer AND i.event_id = gone.id)
+                             FROM unnest(@event_ids::uuid[]) AS gone(id)));
 
 -- name: HoldLift :exec
 -- Lifts settled holds behind which nothing waits.
 DELETE FROM /*schema*/holds h
- WHERE h.consumer = @consumer AND h.event_id = ANY (@event_ids::uuid[]) AND h.settled_at IS NOT NULL
-   AND NOT EXISTS (SELECT FROM /*schema*/waiting w WHERE w.consumer = h.consumer AND w.key = h.key);
+ WHERE h.ctid = ANY (ARRAY(SELECT (SELECT i.ctid FROM /*schema*/holds i WHERE i.consumer = @consumer AND i.event_id = gone.id)
+                             FROM unnest(@event_ids::uuid[]) AS gone(id)))
+   AND h.settled_at IS NOT NULL AND (SELECT w.pos FROM /*schema*/waiting w WHERE w.consumer = h.consumer AND w.key = h.key LIMIT 1) IS NULL;
 
 -- name: HoldBury :exec
 SELECT /*schema*/outbox_bury(@consumer, b.event_id, b.job_id, NULL)

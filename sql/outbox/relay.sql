@@ -10,7 +10,7 @@ SELECT head, partitioned_to, coalesce(token = @token, false)::boolean AS leads F
 -- whether they may. The last number that a producer has drawn is read before this transaction has an id of its own, and
 -- what is told of running transactions is older than the snapshot that the rows are moved by: see floor.
 SELECT s.head, s.partitioned_to, coalesce(s.token = @token, false)::boolean AS leads,
-       (set_config('pgoutbox.turn', CASE WHEN s.token = @token AND s.head >= @head::bigint AND s.partitioned_to >= s.head + @room::bigint
+       (set_config('pgoutbox.turn', CASE WHEN s.token = @token AND s.head >= @head::bigint AND s.partitioned_to > s.head + @room::bigint
                                          THEN 'move' ELSE '' END, true) = 'move'
         -- There is one good plan, whatever the table's statistics say of its size, which changes from one moment to the
         -- next: by the index, in order.

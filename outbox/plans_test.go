@@ -1,0 +1,70 @@
+package outbox_test
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
+)
+
+// Plans are made once, and perhaps while the tables are new: each of the statements that a batch or an attempt consists of
+// must come to its rows by an index with all that it knows of them, and not by one that leads to all of a consumer's.
+func TestPlansMadeOnNewTablesAreGoodForFullOnes(t *testing.T) {
+	t.Parallel()
+	pool := testdb.Pool(t)
+	for name, c := range map[string]struct{ query, cond string }{
+		"HoldClaim":        {outboxdb.HoldClaim, `holds\n +Index Cond: .*consumer = .*event_id = `},
+		"HoldLock":         {outboxdb.HoldLock, `holds\n +Index Cond: .*consumer = .*event_id = `},
+		"HoldSettle":       {outboxdb.HoldSettle, `holds\n +Index Cond: .*consumer = .*event_id = `},
+		"HoldLift":         {outboxdb.HoldLift, `holds i\n +Index Cond: .*consumer = .*event_id = (?s:.*)waiting w\n +Index Cond: .*consumer = .*key = `},
+		"HoldDelete":       {outboxdb.HoldDelete, `holds i\n +Index Cond: .*consumer = .*event_id = `},
+		"EventForDelivery": {outboxdb.EventForDelivery, `holds h\n +Index Cond: .*consumer = .*event_id = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
+		"WaitingDelete":    {outboxdb.WaitingDelete, `waiting i\n +Index Cond: .*consumer = .*key = .*pos = `},
+		"DrainWaiting":     {outboxdb.DrainWaiting, `waiting w\n +Index Cond: .*consumer = .*key = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
+		"DrainSettled":     {outboxdb.DrainSettled, `holds\n +Index Cond: .*lane = .*consumer .*= `},
+		"DrainPending":     {outboxdb.DrainPending, `events(?s:.*)Index Cond: .*lane = .*pos > `},
+		"DrainWindow":      {outboxdb.DrainWindow, `events(?s:.*)Index Cond: .*lane = .*pos > `},
+		"DrainAdvance":     {outboxdb.DrainAdvance, `events(?s:.*)Index Cond: .*lane = .*pos > `},
+		"LetterReplayed":   {outboxdb.LetterReplayed, `discarded_jobs\n +Index Cond: .*event_id = `},
+		"JobFinish":        {outboxdb.JobFinish, `river_job\n +Index Cond: .id = `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plan := planOf(t, pool.Config().ConnString(), c.query)
+			require.NotRegexp(t, `Seq Scan on (holds|waiting|events|river_job|discarded_jobs|processed_events)`, plan)
+			require.Regexp(t, c.cond, plan)
+		})
+	}
+}
+
+var parameter = regexp.MustCompile(`\$(\d+)`)
+
+// planOf returns how a statement is run under the settings of the engine: what it scans, and by which conditions.
+func planOf(t *testing.T, url, query string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(t.Context())) }()
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), outboxdb.EngineBounds, "30s", "10s")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "prepare statement as "+query, pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for _, p := range parameter.FindAllString(query, -1) {
+		seen[p] = true
+	}
+	nulls := strings.TrimSuffix(strings.Repeat("null, ", len(seen)), ", ")
+	rows, err := tx.Query(t.Context(), fmt.Sprintf("explain (costs off) execute statement(%s)", nulls), pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return strings.Join(lines, "\n")
+}
