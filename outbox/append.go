@@ -25,7 +25,8 @@ type Schema string
 // calls of their own, deadlock. Keep below 1,000 distinct keys a transaction (each lock takes a place in PostgreSQL's
 // shared lock table).
 //
-// Inside a handler, through the handler's own tx, events are kept back and written together when its transaction ends.
+// Inside a handler, through the handler's own tx, events are kept back and written together when its transaction ends. In a
+// backfill they are checked and then left unwritten, unless it was begun with Backfill.Appends.
 //
 // An event that cannot be stored is refused with an *InvalidEventError before anything is written; tx stays usable.
 func Append(ctx context.Context, tx pgx.Tx, event Event, more ...Event) (uuid.UUID, error) {
@@ -71,7 +72,9 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 		ids[i] = id
 	}
 	if d != nil && d.tx != nil && pgx.Tx(d.tx) == tx {
-		d.tx.appended = append(d.tx.appended, rows...)
+		if !d.muted {
+			d.tx.appended = append(d.tx.appended, rows...)
+		}
 		return ids, nil
 	}
 	if p, ok := tx.(*producerTx); ok && p.keep(s, rows) {

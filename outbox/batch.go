@@ -32,6 +32,8 @@ func (o outcome) String() string {
 
 type item struct {
 	event     *stored
+	run       int64 // the backfill that it is delivered in, or 0
+	muted     bool  // what its handler appends is not written
 	processed bool
 	outcome   outcome
 	err       error
@@ -63,24 +65,34 @@ type batch struct {
 // and as JSON first.
 func scanItems(rows pgx.Rows, most int) (items []item, cut bool, err error) {
 	size := 0
+	// The window leaves out what holds for all its rows.
+	runs := len(rows.FieldDescriptions()) > 13
+	var (
+		fields []any
+		held   int32
+		run    int64
+		muted  bool
+	)
 	events := make([]stored, 0, min(most, 64))
 	for rows.Next() {
-		var held int32
-		it := item{}
 		if len(events) == cap(events) {
 			events = make([]stored, 0, min(most, 4*cap(events)))
 		}
 		events = append(events, stored{})
 		e := &events[len(events)-1]
-		if err := rows.Scan(&e.Pos, (*[16]byte)(&e.ID), &e.Type, &e.Key, &e.Lane, (*[]byte)(&e.Data), &e.CorrelationID, &e.CausationID,
-			&e.TraceParent, &e.Source, &e.SchemaVersion, &e.OccurredAt, &held); err != nil {
+		fields = append(fields[:0], &e.Pos, (*[16]byte)(&e.ID), &e.Type, &e.Key, &e.Lane, (*[]byte)(&e.Data), &e.CorrelationID,
+			&e.CausationID, &e.TraceParent, &e.Source, &e.SchemaVersion, &e.OccurredAt, &held)
+		if runs {
+			fields = append(fields, &run, &muted)
+		}
+		if err := rows.Scan(fields...); err != nil {
 			return nil, false, err
 		}
 		if size += len(e.Data); size > drainBytes && len(items) > 0 {
 			rows.Close()
 			return items, true, rows.Err()
 		}
-		it.event = e
+		it := item{event: e, run: run, muted: muted}
 		it.hold(held)
 		items = append(items, it)
 	}
@@ -151,7 +163,7 @@ func (b *batch) findProcessed(ctx context.Context) error {
 	for i := range b.items {
 		ids[i] = b.items[i].event.ID
 	}
-	found, err := b.q.DrainProcessed(ctx, b.db(b.tx), outboxdb.DrainProcessedParams{Consumer: b.c.Name, EventIds: ids})
+	found, err := b.q.DrainProcessed(ctx, b.db(b.tx), outboxdb.DrainProcessedParams{Dedupe: b.state.Dedupe, Consumer: b.c.Name, EventIds: ids})
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func (c *chunks) unit(first int) (members []int, next int) {
 		size = len(c.items)
 	}
 	members = make([]int, 0, size)
-	for next = first; next < len(c.items) && len(members) < size; next++ {
+	for next = first; next < len(c.items) && len(members) < size && c.items[next].run == c.items[first].run; next++ {
 		if c.decide(&c.items[next]) {
 			c.items[next].chunk = c.open
 			members = append(members, next)
@@ -147,17 +147,17 @@ func (c *chunks) unit(first int) (members []int, next int) {
 
 // invoke calls the handler. A panic is a failure, with its stack.
 func (c *chunks) invoke(ctx context.Context, members []int) error {
-	e := c.items[members[0]].event
+	first := &c.items[members[0]]
 	if c.c.set == nil {
-		ctx, cancel := context.WithTimeout(withDelivery(ctx, e, c.tx), c.c.Timeout)
+		ctx, cancel := context.WithTimeout(withDelivery(ctx, first, c.tx), c.c.Timeout)
 		defer cancel()
-		return guard(func() error { return c.c.tx(ctx, c.tx, e, 1) })
+		return guard(func() error { return c.c.tx(ctx, c.tx, first, 1) })
 	}
-	events := make([]*stored, len(members))
+	events := make([]*item, len(members))
 	for n, i := range members {
-		events[n] = c.items[i].event
+		events[n] = &c.items[i]
 	}
-	ctx, cancel := context.WithTimeout(withSet(ctx, c.tx), c.c.Timeout)
+	ctx, cancel := context.WithTimeout(withSet(ctx, c.tx, first.muted), c.c.Timeout)
 	defer cancel()
 	return guard(func() error { return c.c.set(ctx, c.tx, events, 1) })
 }

@@ -29,16 +29,17 @@ func CorrelationID(ctx context.Context) string {
 type delivery struct {
 	eventID uuid.UUID
 	tx      *handlerTx // nil in an external handler
+	muted   bool       // what is appended through tx is not written
 }
 
-func withDelivery(ctx context.Context, e *stored, tx *handlerTx) context.Context {
-	ctx = WithCorrelationID(ctx, e.CorrelationID)
-	return context.WithValue(ctx, deliveryKey{}, &delivery{eventID: e.ID, tx: tx})
+func withDelivery(ctx context.Context, it *item, tx *handlerTx) context.Context {
+	ctx = WithCorrelationID(ctx, it.event.CorrelationID)
+	return context.WithValue(ctx, deliveryKey{}, &delivery{eventID: it.event.ID, tx: tx, muted: it.muted})
 }
 
 // withSet is the context of a set-based handler: no single event is the cause of what it does.
-func withSet(ctx context.Context, tx *handlerTx) context.Context {
-	return context.WithValue(ctx, deliveryKey{}, &delivery{tx: tx})
+func withSet(ctx context.Context, tx *handlerTx, muted bool) context.Context {
+	return context.WithValue(ctx, deliveryKey{}, &delivery{tx: tx, muted: muted})
 }
 
 func deliveryFrom(ctx context.Context) *delivery {

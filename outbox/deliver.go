@@ -83,7 +83,9 @@ type attempt struct {
 	eventID uuid.UUID
 	began   time.Time
 
+	item      *item
 	event     *stored
+	dedupe    string // the name under which it is deduplicated
 	processed bool
 	token     uuid.UUID
 	n         int32 // the how-manieth attempt this is
@@ -112,7 +114,7 @@ func (d *attempt) claim(ctx context.Context) error {
 			return err
 		})
 		if d.c.Kind == KindExternal { // the others find out in time
-			b.Queue(d.schema.sql(outboxdb.ProcessedExists), d.c.Name, d.eventID).QueryRow(func(row pgx.Row) error {
+			b.Queue(d.schema.sql(outboxdb.ProcessedExists), d.eventID, d.c.Name).QueryRow(func(row pgx.Row) error {
 				return row.Scan(&d.processed)
 			})
 		}
@@ -132,7 +134,7 @@ func (d *attempt) claim(ctx context.Context) error {
 		return fmt.Errorf("read event %s: %w", d.eventID, pgx.ErrNoRows)
 	}
 	d.token, d.n = held.Token, held.Attempts
-	d.event = events[0].event
+	d.item, d.event, d.dedupe = &events[0], events[0].event, dedupe(turn.Dedupe, events[0].run)
 	return nil
 }
 
@@ -150,12 +152,12 @@ func (d *attempt) attempt(ctx context.Context) error {
 	}
 	if d.c.Kind == KindTx {
 		return d.settle(ctx, "applied", func(ctx context.Context, tx pgx.Tx) error {
-			return guard(func() error { return d.c.tx(ctx, tx, d.event, int(d.n)) })
+			return guard(func() error { return d.c.tx(ctx, tx, d.item, int(d.n)) })
 		})
 	}
 	var rec record
 	err := guard(func() (err error) {
-		rec, err = d.c.external(withDelivery(ctx, d.event, nil), d.event, int(d.n))
+		rec, err = d.c.external(withDelivery(ctx, d.item, nil), d.item, int(d.n))
 		return err
 	})
 	if err != nil {
@@ -188,7 +190,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 			return rows.Err()
 		})
 		if work != nil {
-			b.Queue(d.schema.sql(outboxdb.ProcessedClaim), d.c.Name, d.eventID).Exec(func(tag pgconn.CommandTag) error {
+			b.Queue(d.schema.sql(outboxdb.ProcessedClaim), d.dedupe, d.eventID).Exec(func(tag pgconn.CommandTag) error {
 				fresh = tag.RowsAffected() > 0
 				return nil
 			})
@@ -232,7 +234,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 
 // work runs the handler, which is the one to do so: the dedupe row is in the transaction.
 func (d *attempt) work(ctx context.Context, ht *handlerTx, work record) error {
-	if err := work(withDelivery(ctx, d.event, ht), ht); err != nil {
+	if err := work(withDelivery(ctx, d.item, ht), ht); err != nil {
 		return err
 	}
 	if ht.waits() {

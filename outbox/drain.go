@@ -123,7 +123,10 @@ func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
 	r := &reading{}
 	tx, err := d.pipeline(ctx, func(b *pgx.Batch) {
 		b.Queue(d.schema.sql(outboxdb.DrainTurn), int32(d.lane), d.c.Name).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&r.locked)
+			if err := row.Scan(&r.locked); !errors.Is(err, pgx.ErrNoRows) {
+				return err
+			}
+			return nil // the consumer was removed or renamed: nobody has its lanes
 		})
 		if !d.completed && d.jobID != 0 {
 			_, _ = d.q.JobComplete(ctx, d.queued(b), d.jobID)
@@ -132,7 +135,13 @@ func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
 				return err
 			})
 		}
-		queueRow(b, &r.state, d.schema.sql(outboxdb.DrainState), d.waitTurn, d.c.Name, d.lane)
+		b.Queue(d.schema.sql(outboxdb.DrainState), d.waitTurn, d.c.Name, d.lane).Query(func(rows pgx.Rows) error {
+			state, err := pgx.CollectRows(rows, pgx.RowToStructByPos[outboxdb.DrainStateRow])
+			if len(state) > 0 {
+				r.state = state[0]
+			}
+			return err
+		})
 		b.Queue(d.schema.sql(outboxdb.DrainWindow), d.c.Name, d.lane, int32(drainScan), int32(d.limit)).
 			Query(func(rows pgx.Rows) (err error) {
 				r.items, r.cut, err = scanItems(rows, d.limit)
@@ -287,6 +296,9 @@ func (b *batch) ahead(ctx context.Context, limit int) error {
 		if !b.c.takes(b.items[i].event.Type) {
 			return errUncovered // subscribed to since the state was read
 		}
+	}
+	for i := range b.items {
+		b.items[i].run, b.items[i].muted = b.state.Run, !b.state.Appends
 	}
 	b.began, b.took = true, len(b.items)
 	return b.run(ctx)

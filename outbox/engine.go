@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -158,63 +157,4 @@ func (e *Engine) maxAttempts(c *Consumer) int {
 		return c.MaxAttempts
 	}
 	return e.cfg.MaxAttempts
-}
-
-// Register makes the consumers of the registry known to the database. A new consumer starts from now, and so does a
-// new subscription of an old one. It returns the consumers whose rows this program's code does not cover: their lanes
-// and jobs must be left to a program that does, or events would pass them by.
-func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
-	err = e.inTx(ctx, func(tx pgx.Tx) error {
-		db := e.db(tx)
-		if err := e.q.ConsumerRegisterLock(ctx, db); err != nil {
-			return err
-		}
-		if _, err := e.q.ConsumerRegisterHead(ctx, db); err != nil {
-			return err
-		}
-		for _, c := range e.reg.Consumers() {
-			if err := e.q.ConsumerRegister(ctx, db, outboxdb.ConsumerRegisterParams{
-				Name: c.Name, Kind: string(c.Kind), Ordered: c.Ordered, OnDead: string(c.OnDead),
-			}); err != nil {
-				return err
-			}
-			if err := e.q.ConsumerRegisterCursors(ctx, db, c.Name); err != nil {
-				return err
-			}
-			for _, p := range c.Patterns {
-				if err := e.q.ConsumerSubscribe(ctx, db, outboxdb.ConsumerSubscribeParams{Consumer: c.Name, Pattern: p}); err != nil {
-					return err
-				}
-			}
-		}
-		uncovered, err = e.uncovered(ctx, db)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("outbox: register consumers: %w", err)
-	}
-	return uncovered, nil
-}
-
-// Uncovered returns the registered consumers whose subscriptions in the database go beyond this program's code.
-func (e *Engine) Uncovered(ctx context.Context) ([]string, error) {
-	return e.uncovered(ctx, e.db(e.pool))
-}
-
-func (e *Engine) uncovered(ctx context.Context, db outboxdb.DBTX) ([]string, error) {
-	rows, err := e.q.ConsumerPatterns(ctx, db)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: read subscriptions: %w", err)
-	}
-	patterns := map[string][]string{}
-	for _, r := range rows {
-		patterns[r.Consumer] = append(patterns[r.Consumer], r.Pattern)
-	}
-	var names []string
-	for _, c := range e.reg.Consumers() {
-		if !c.covers(patterns[c.Name]) {
-			names = append(names, c.Name)
-		}
-	}
-	return names, nil
 }

@@ -64,6 +64,8 @@ type Received[T any] struct {
 	// Consumer is who it is delivered to, Attempt the how-manieth delivery begun to it, from 1.
 	Consumer string
 	Attempt  int
+	// Backfill is the run that it is delivered in, again or for the first time; 0: none.
+	Backfill int64
 }
 
 // Context returns a context whose appended events carry this event's correlation id and name it as their cause. In a
@@ -71,7 +73,7 @@ type Received[T any] struct {
 func (r Received[T]) Context(ctx context.Context) context.Context {
 	d := delivery{eventID: r.ID}
 	if outer := deliveryFrom(ctx); outer != nil {
-		d.tx = outer.tx
+		d.tx, d.muted = outer.tx, outer.muted
 	}
 	return context.WithValue(WithCorrelationID(ctx, r.CorrelationID), deliveryKey{}, &d)
 }

@@ -56,6 +56,7 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		h.Reasons = append(h.Reasons, reason)
 		h.Attempts = append(h.Attempts, int32(attempts))
 		h.JobIds = append(h.JobIds, 0)
+		h.Runs = append(h.Runs, it.run)
 		if buried {
 			dead.EventIds, dead.JobIds = append(dead.EventIds, it.event.ID), append(dead.JobIds, 0)
 		} else {

@@ -27,6 +27,7 @@ func (e *Engine) Maintain(ctx context.Context) error {
 		{"start the relay", e.startRelay},
 		{"rescue", e.rescue},
 		{"reconcile", e.reconcile},
+		{"end backfills", e.endBackfills},
 	} {
 		err := e.inTx(ctx, func(tx pgx.Tx) error {
 			if ok, err := e.q.MaintainLock(ctx, e.db(tx)); err != nil || !ok {
@@ -50,6 +51,15 @@ func (e *Engine) MakePartitions(ctx context.Context) error {
 		return fmt.Errorf("outbox: make partitions: %w", err)
 	}
 	return nil
+}
+
+// endBackfills notes which runs are through: their lanes end one by one, and none of them sees the others.
+func (e *Engine) endBackfills(ctx context.Context, tx pgx.Tx) error {
+	ended, err := e.q.RunsEnd(ctx, e.db(tx))
+	for _, r := range ended {
+		e.log.Info("backfill done", "consumer", r.Consumer, "backfill", r.ID)
+	}
+	return err
 }
 
 func (e *Engine) startRelay(ctx context.Context, tx pgx.Tx) error {

@@ -46,9 +46,13 @@ func NewRegistry() *Registry {
 
 // Consumer is a named reaction to some event types.
 type Consumer struct {
-	Name     string
+	Name string
+	// Formerly is the name that it had before, if it had another.
+	Formerly string
 	Kind     Kind
 	Patterns []string
+	// Start is where it begins when it is new.
+	Start Start
 	// Ordered consumers get the events of a key one after the other, also across failures.
 	Ordered bool
 	// OnDead is what happens to the key of an event that became a dead letter.
@@ -63,9 +67,9 @@ type Consumer struct {
 	// that is below the workers' own limit.
 	Concurrency int
 
-	tx       func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error
-	set      func(ctx context.Context, tx pgx.Tx, es []*stored, attempt int) error
-	external func(ctx context.Context, e *stored, attempt int) (record, error)
+	tx       func(ctx context.Context, tx pgx.Tx, e *item, attempt int) error
+	set      func(ctx context.Context, tx pgx.Tx, es []*item, attempt int) error
+	external func(ctx context.Context, e *item, attempt int) (record, error)
 }
 
 // record is what an external handler wants written with its success.
@@ -95,6 +99,15 @@ func Timeout(d time.Duration) Option { return func(c *Consumer) { c.Timeout = d 
 // database: more of them only take its processors from the lanes. It drains as many lanes at most, and never more than 4.
 func Concurrency(n int) Option { return func(c *Consumer) { c.Concurrency = n } }
 
+// StartFrom sets where in the log a consumer begins that the database does not know yet: Now, which is the default, Beginning
+// or Since. For one that is known it says nothing: see Operator.Backfill.
+func StartFrom(s Start) Option { return func(c *Consumer) { c.Start = s } }
+
+// Formerly tells that the consumer was called name before. The first program that registers it under the new name takes over
+// all that it had under the old one: cursors, subscriptions, holds, letters and what it has processed. Programs that still
+// know the old name leave it alone from then on, so that a rolling deploy is safe.
+func Formerly(name string) Option { return func(c *Consumer) { c.Formerly = name } }
+
 // Unordered lets the later events of a key pass one that failed.
 func Unordered() Option { return func(c *Consumer) { c.Ordered = false } }
 
@@ -113,7 +126,7 @@ func OnDead(p DeadPolicy) Option { return func(c *Consumer) { c.OnDead = p } }
 // Handle panics on a name or option that cannot work; it is called while a program starts.
 func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, e Received[T]) error, opts ...Option) {
 	r.add(consumer, KindTx, opts, func(c *Consumer) {
-		c.tx = func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error {
+		c.tx = func(ctx context.Context, tx pgx.Tx, e *item, attempt int) error {
 			received, err := receive[T](r, c.Name, e, attempt)
 			if err != nil {
 				return err
@@ -135,7 +148,7 @@ func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx
 // It is otherwise, and panics, like Handle.
 func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, events []Received[T]) error, opts ...Option) {
 	r.add(consumer, KindTx, opts, func(c *Consumer) {
-		c.set = func(ctx context.Context, tx pgx.Tx, es []*stored, attempt int) error {
+		c.set = func(ctx context.Context, tx pgx.Tx, es []*item, attempt int) error {
 			events := make([]Received[T], len(es))
 			for i, e := range es {
 				var err error
@@ -145,8 +158,8 @@ func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Contex
 			}
 			return fn(ctx, tx, events)
 		}
-		c.tx = func(ctx context.Context, tx pgx.Tx, e *stored, attempt int) error {
-			return c.set(ctx, tx, []*stored{e}, attempt)
+		c.tx = func(ctx context.Context, tx pgx.Tx, e *item, attempt int) error {
+			return c.set(ctx, tx, []*item{e}, attempt)
 		}
 	})
 }
@@ -159,7 +172,7 @@ func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Contex
 // It panics like Handle.
 func HandleExternal[T any](r *Registry, consumer string, fn func(ctx context.Context, e Received[T]) (record func(ctx context.Context, tx pgx.Tx) error, err error), opts ...Option) {
 	r.add(consumer, KindExternal, opts, func(c *Consumer) {
-		c.external = func(ctx context.Context, e *stored, attempt int) (record, error) {
+		c.external = func(ctx context.Context, e *item, attempt int) (record, error) {
 			received, err := receive[T](r, c.Name, e, attempt)
 			if err != nil {
 				return nil, err
@@ -236,10 +249,11 @@ func matches(pattern, name string) bool {
 	return pattern == name || wild && strings.HasPrefix(name, prefix)
 }
 
-func receive[T any](reg *Registry, consumer string, e *stored, attempt int) (Received[T], error) {
+func receive[T any](reg *Registry, consumer string, it *item, attempt int) (Received[T], error) {
+	e := it.event
 	r := Received[T]{
 		ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID,
-		OccurredAt: e.OccurredAt, Position: e.Pos, Consumer: consumer, Attempt: attempt,
+		OccurredAt: e.OccurredAt, Position: e.Pos, Consumer: consumer, Attempt: attempt, Backfill: it.run,
 	}
 	if e.CausationID != nil {
 		r.CausationID = *e.CausationID

@@ -100,7 +100,7 @@ func (o *Operator) holdAgain(ctx context.Context, db outboxdb.DBTX, l outboxdb.L
 	}
 	if err := o.q.HoldInsert(ctx, db, outboxdb.HoldInsertParams{
 		Consumer: l.Consumer, Lane: l.Lane, EventIds: []uuid.UUID{l.EventID}, Keys: []string{l.Key}, Positions: []int64{l.Pos},
-		Reasons: []string{"failed"}, Attempts: []int32{l.Attempts}, JobIds: []int64{jobID},
+		Reasons: []string{"failed"}, Attempts: []int32{l.Attempts}, JobIds: []int64{jobID}, Runs: []int64{l.Run},
 	}); err != nil {
 		return nil, err
 	}

@@ -29,7 +29,16 @@ func (r *relay) loadConsumers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the consumers: %w", err)
 	}
-	r.wakes.setConsumers(time.Now(), rows)
+	now := time.Now()
+	r.wakes.setConsumers(now, rows)
+	// Cursors only move forward, but for those that a backfill sets back.
+	lanes, err := r.q.LanesInRun(ctx, r.db(r.pool))
+	if err != nil {
+		return fmt.Errorf("read the lanes of backfills: %w", err)
+	}
+	for _, l := range lanes {
+		r.wakes.setBack(now, Lane{l.Consumer, l.Lane}, l.Queued)
+	}
 	return nil
 }
 

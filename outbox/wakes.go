@@ -197,6 +197,12 @@ func (w *wakes) again(now time.Time, l Lane, queued bool) {
 	s.poke = !queued && (s.poke || now.Sub(s.wokenAt) > wakeAgain)
 }
 
+// setBack notes that a lane's cursor was set back.
+func (w *wakes) setBack(now time.Time, l Lane, queued bool) {
+	w.lane(l).confirmed = 0
+	w.again(now, l, queued)
+}
+
 // confirm notes that a lane's cursor is at pos or beyond.
 func (w *wakes) confirm(l Lane, pos int64) {
 	s := w.lane(l)

@@ -16,8 +16,8 @@ import (
 func (b *batch) finish(ctx context.Context) error {
 	var (
 		items     = b.items[:b.done]
-		processed = outboxdb.ProcessedInsertParams{Consumer: b.c.Name}
-		parks     = outboxdb.WaitingInsertParams{Consumer: b.c.Name, Lane: b.lane}
+		processed = map[int64][]uuid.UUID{} // by run
+		parks     = outboxdb.WaitingInsertParams{Consumer: b.c.Name, Lane: b.lane, Run: b.state.Run}
 		gone      = outboxdb.WaitingDeleteParams{Consumer: b.c.Name}
 		held      []*item
 		twice     []uuid.UUID
@@ -39,7 +39,7 @@ func (b *batch) finish(ctx context.Context) error {
 		}
 		switch it.outcome {
 		case applied:
-			processed.EventIds = append(processed.EventIds, it.event.ID)
+			processed[it.run] = append(processed[it.run], it.event.ID)
 		case duplicate:
 			twice = append(twice, it.event.ID)
 		case failed, suspect, external:
@@ -60,8 +60,11 @@ func (b *batch) finish(ctx context.Context) error {
 	for _, id := range twice {
 		_ = b.logAttempt(ctx, db, b.c.Name, id, 1, "duplicate", nil)
 	}
-	if len(processed.EventIds) > 0 {
-		_ = b.q.ProcessedInsert(ctx, db, processed)
+	for run, ids := range processed {
+		_ = b.q.ProcessedInsert(ctx, db, outboxdb.ProcessedInsertParams{Dedupe: dedupe(b.state.Dedupe, run), EventIds: ids})
+		if run != 0 {
+			_ = b.q.LettersReplayed(ctx, db, outboxdb.LettersReplayedParams{Consumer: b.c.Name, EventIds: ids, Run: run})
+		}
 	}
 	if len(parks.Keys) > 0 {
 		_ = b.q.WaitingInsert(ctx, db, parks)
@@ -110,7 +113,7 @@ func (b *batch) advance() {
 	default:
 		past = true
 	}
-	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), b.c.Name, b.lane, last, past, b.state.Pos, b.state.Head, int32(drainScan)).
+	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), b.c.Name, b.lane, last, past, b.state.Pos, min(b.state.Head, b.state.RunTo), int32(drainScan)).
 		QueryRow(func(row pgx.Row) error {
 			var pos int64
 			if err := row.Scan(&pos); errors.Is(err, pgx.ErrNoRows) {
@@ -123,6 +126,9 @@ func (b *batch) advance() {
 			}
 			return nil
 		})
+	if b.state.Run != 0 {
+		b.tx.batch.Queue(b.schema.sql(outboxdb.DrainEndRun), b.c.Name, b.lane)
+	}
 }
 
 // commit queues the commit and, after it, a last look at the lane: its lock is free again, and a wake-up that came

@@ -24,9 +24,11 @@ SELECT e.pos, e.id, e.type, e.key, c.name AS consumer,
   LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = e.key AND w.pos = e.pos
   LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = e.id
   LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = e.id
-  LEFT JOIN /*schema*/processed_events p ON p.consumer = c.name AND p.event_id = e.id
+  LEFT JOIN LATERAL (SELECT CASE WHEN EXISTS (SELECT FROM /*schema*/runs b WHERE b.consumer = c.name)
+                                 THEN /*schema*/outbox_run(c.name, e.lane, e.pos) END AS run) AS r ON true
+  LEFT JOIN /*schema*/processed_events p ON p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || r.run, '') AND p.event_id = e.id
  WHERE e.pos > $1 AND e.pos <= $2
-   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
+   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name AND (e.pos > s.from_pos OR r.run IS NOT NULL) AND e.type LIKE s.like_pattern)
    AND coalesce(e.pos > k.pos, false)::integer + (w.pos IS NOT NULL)::integer
      + (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::integer
      + coalesce(d.state = 'dead', false)::integer + (p.event_id IS NOT NULL)::integer

@@ -8,6 +8,8 @@ package outboxdb
 import (
 	"context"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 const ConsumerHolds = `-- name: ConsumerHolds :one
@@ -37,6 +39,75 @@ func (q *Queries) ConsumerHolds(ctx context.Context, db DBTX, consumer string) (
 	return i, err
 }
 
+const ConsumerID = `-- name: ConsumerID :one
+SELECT id FROM /*schema*/consumers WHERE name = $1 FOR UPDATE
+`
+
+func (q *Queries) ConsumerID(ctx context.Context, db DBTX, name string) (int32, error) {
+	row := db.QueryRow(ctx, ConsumerID, name)
+	var id int32
+	err := row.Scan(&id)
+	return id, err
+}
+
+const ConsumerJobsCancel = `-- name: ConsumerJobsCancel :exec
+UPDATE /*schema*/river_job SET state = 'cancelled', finalized_at = clock_timestamp()
+ WHERE queue = ANY ($1::text[]) AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+`
+
+func (q *Queries) ConsumerJobsCancel(ctx context.Context, db DBTX, queues []string) error {
+	_, err := db.Exec(ctx, ConsumerJobsCancel, queues)
+	return err
+}
+
+const ConsumerJobsLock = `-- name: ConsumerJobsLock :many
+SELECT id FROM /*schema*/river_job
+ WHERE queue = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled') FOR UPDATE
+`
+
+// Its unfinished deliver jobs. Jobs are locked before holds, everywhere.
+func (q *Queries) ConsumerJobsLock(ctx context.Context, db DBTX, queue string) ([]int64, error) {
+	rows, err := db.Query(ctx, ConsumerJobsLock, queue)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ConsumerKind = `-- name: ConsumerKind :one
+SELECT kind FROM /*schema*/consumers WHERE name = $1 FOR UPDATE
+`
+
+func (q *Queries) ConsumerKind(ctx context.Context, db DBTX, name string) (string, error) {
+	row := db.QueryRow(ctx, ConsumerKind, name)
+	var kind string
+	err := row.Scan(&kind)
+	return kind, err
+}
+
+const ConsumerKnown = `-- name: ConsumerKnown :one
+SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = $1)
+`
+
+func (q *Queries) ConsumerKnown(ctx context.Context, db DBTX, name string) (bool, error) {
+	row := db.QueryRow(ctx, ConsumerKnown, name)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const ConsumerLag = `-- name: ConsumerLag :one
 SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(e.occurred_at)), 0)::double precision AS oldest_seconds
   FROM /*schema*/cursors c
@@ -57,6 +128,17 @@ func (q *Queries) ConsumerLag(ctx context.Context, db DBTX, consumer string) (Co
 	var i ConsumerLagRow
 	err := row.Scan(&i.Events, &i.OldestSeconds)
 	return i, err
+}
+
+const ConsumerLanesLock = `-- name: ConsumerLanesLock :exec
+SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + n.lane)
+  FROM /*schema*/consumers c, generate_series(0, 63) AS n(lane) WHERE c.name = $1
+`
+
+// Waits for all lanes of a consumer: no drain of it is under way from here on. A statement of its own, before any read.
+func (q *Queries) ConsumerLanesLock(ctx context.Context, db DBTX, consumer string) error {
+	_, err := db.Exec(ctx, ConsumerLanesLock, consumer)
+	return err
 }
 
 const ConsumerList = `-- name: ConsumerList :many
@@ -155,7 +237,10 @@ func (q *Queries) ConsumerPaused(ctx context.Context, db DBTX, name string) (boo
 }
 
 const ConsumerRegister = `-- name: ConsumerRegister :exec
-INSERT INTO /*schema*/consumers (name, kind, ordered, on_dead) VALUES ($1, $2, $3, $4)
+INSERT INTO /*schema*/consumers (name, kind, ordered, on_dead, dedupe)
+SELECT $1, $2, $3, $4,
+       CASE WHEN EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = $1)
+              OR EXISTS (SELECT FROM /*schema*/consumers c WHERE c.dedupe = $1) THEN $1 || '@' || gen_random_uuid() END
 ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered, on_dead = excluded.on_dead
  WHERE (consumers.kind, consumers.ordered, consumers.on_dead) IS DISTINCT FROM (excluded.kind, excluded.ordered, excluded.on_dead)
 `
@@ -167,6 +252,7 @@ type ConsumerRegisterParams struct {
 	OnDead  string
 }
 
+// A name that was used before is deduplicated under another: what somebody else has processed under it is not this one's work.
 func (q *Queries) ConsumerRegister(ctx context.Context, db DBTX, arg ConsumerRegisterParams) error {
 	_, err := db.Exec(ctx, ConsumerRegister,
 		arg.Name,
@@ -179,27 +265,36 @@ func (q *Queries) ConsumerRegister(ctx context.Context, db DBTX, arg ConsumerReg
 
 const ConsumerRegisterCursors = `-- name: ConsumerRegisterCursors :exec
 INSERT INTO /*schema*/cursors (consumer, lane, pos)
-SELECT $1, lane, s.head FROM generate_series(0, 63) AS lane, /*schema*/relay_state s
+SELECT $1, lane, $2 FROM generate_series(0, 63) AS lane
 ON CONFLICT DO NOTHING
 `
 
-// A new consumer starts from now.
-func (q *Queries) ConsumerRegisterCursors(ctx context.Context, db DBTX, consumer string) error {
-	_, err := db.Exec(ctx, ConsumerRegisterCursors, consumer)
+type ConsumerRegisterCursorsParams struct {
+	Consumer string
+	Pos      int64
+}
+
+func (q *Queries) ConsumerRegisterCursors(ctx context.Context, db DBTX, arg ConsumerRegisterCursorsParams) error {
+	_, err := db.Exec(ctx, ConsumerRegisterCursors, arg.Consumer, arg.Pos)
 	return err
 }
 
 const ConsumerRegisterHead = `-- name: ConsumerRegisterHead :one
-SELECT head FROM /*schema*/relay_state FOR SHARE
+SELECT s.head, 0::bigint AS floor FROM /*schema*/relay_state s FOR SHARE
 `
+
+type ConsumerRegisterHeadRow struct {
+	Head  int64
+	Floor int64
+}
 
 // Stops the log until the registration is committed: what is relayed after the position that it starts from is read by
 // drains that know of it.
-func (q *Queries) ConsumerRegisterHead(ctx context.Context, db DBTX) (int64, error) {
+func (q *Queries) ConsumerRegisterHead(ctx context.Context, db DBTX) (ConsumerRegisterHeadRow, error) {
 	row := db.QueryRow(ctx, ConsumerRegisterHead)
-	var head int64
-	err := row.Scan(&head)
-	return head, err
+	var i ConsumerRegisterHeadRow
+	err := row.Scan(&i.Head, &i.Floor)
+	return i, err
 }
 
 const ConsumerRegisterLock = `-- name: ConsumerRegisterLock :exec
@@ -208,6 +303,189 @@ SELECT pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 1) FROM /
 
 func (q *Queries) ConsumerRegisterLock(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, ConsumerRegisterLock)
+	return err
+}
+
+const ConsumerRemove = `-- name: ConsumerRemove :execrows
+DELETE FROM /*schema*/consumers WHERE name = $1
+`
+
+func (q *Queries) ConsumerRemove(ctx context.Context, db DBTX, name string) (int64, error) {
+	result, err := db.Exec(ctx, ConsumerRemove, name)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const ConsumerRemoveEdits = `-- name: ConsumerRemoveEdits :exec
+DELETE FROM /*schema*/event_edits WHERE consumer = $1
+`
+
+func (q *Queries) ConsumerRemoveEdits(ctx context.Context, db DBTX, consumer string) error {
+	_, err := db.Exec(ctx, ConsumerRemoveEdits, consumer)
+	return err
+}
+
+const ConsumerRemoveHolds = `-- name: ConsumerRemoveHolds :execrows
+DELETE FROM /*schema*/holds WHERE consumer = $1
+`
+
+func (q *Queries) ConsumerRemoveHolds(ctx context.Context, db DBTX, consumer string) (int64, error) {
+	result, err := db.Exec(ctx, ConsumerRemoveHolds, consumer)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const ConsumerRemoveLetters = `-- name: ConsumerRemoveLetters :execrows
+UPDATE /*schema*/discarded_jobs SET consumer = $1, changed_at = clock_timestamp(),
+       state = CASE WHEN state IN ('dead', 'replaying') THEN 'dismissed' ELSE state END
+ WHERE consumer = $2
+`
+
+type ConsumerRemoveLettersParams struct {
+	KeptAs   string
+	Consumer string
+}
+
+// Letters are kept, under a name that no consumer can have; those that were dead are given up.
+func (q *Queries) ConsumerRemoveLetters(ctx context.Context, db DBTX, arg ConsumerRemoveLettersParams) (int64, error) {
+	result, err := db.Exec(ctx, ConsumerRemoveLetters, arg.KeptAs, arg.Consumer)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const ConsumerRemoveWaiting = `-- name: ConsumerRemoveWaiting :execrows
+DELETE FROM /*schema*/waiting WHERE consumer = $1
+`
+
+func (q *Queries) ConsumerRemoveWaiting(ctx context.Context, db DBTX, consumer string) (int64, error) {
+	result, err := db.Exec(ctx, ConsumerRemoveWaiting, consumer)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const ConsumerRename = `-- name: ConsumerRename :execrows
+UPDATE /*schema*/consumers SET name = $1, dedupe = coalesce(dedupe, name) WHERE name = $2
+`
+
+type ConsumerRenameParams struct {
+	Name    string
+	OldName string
+}
+
+func (q *Queries) ConsumerRename(ctx context.Context, db DBTX, arg ConsumerRenameParams) (int64, error) {
+	result, err := db.Exec(ctx, ConsumerRename, arg.Name, arg.OldName)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const ConsumerRenameEdits = `-- name: ConsumerRenameEdits :exec
+UPDATE /*schema*/event_edits SET consumer = $1 WHERE consumer = $2
+`
+
+type ConsumerRenameEditsParams struct {
+	Name    string
+	OldName string
+}
+
+func (q *Queries) ConsumerRenameEdits(ctx context.Context, db DBTX, arg ConsumerRenameEditsParams) error {
+	_, err := db.Exec(ctx, ConsumerRenameEdits, arg.Name, arg.OldName)
+	return err
+}
+
+const ConsumerRenameHolds = `-- name: ConsumerRenameHolds :many
+UPDATE /*schema*/holds h SET consumer = $1 WHERE h.consumer = $2
+RETURNING h.event_id, h.job_id, h.attempts, (h.settled_at IS NULL AND h.dead_at IS NULL)::boolean AS open,
+          (SELECT e.correlation_id FROM /*schema*/events e WHERE e.lane = h.lane AND e.pos = h.pos)::text AS correlation_id
+`
+
+type ConsumerRenameHoldsParams struct {
+	Name    string
+	OldName string
+}
+
+type ConsumerRenameHoldsRow struct {
+	EventID       uuid.UUID
+	JobID         *int64
+	Attempts      int32
+	Open          bool
+	CorrelationID string
+}
+
+func (q *Queries) ConsumerRenameHolds(ctx context.Context, db DBTX, arg ConsumerRenameHoldsParams) ([]ConsumerRenameHoldsRow, error) {
+	rows, err := db.Query(ctx, ConsumerRenameHolds, arg.Name, arg.OldName)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ConsumerRenameHoldsRow{}
+	for rows.Next() {
+		var i ConsumerRenameHoldsRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.JobID,
+			&i.Attempts,
+			&i.Open,
+			&i.CorrelationID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ConsumerRenameLetters = `-- name: ConsumerRenameLetters :exec
+UPDATE /*schema*/discarded_jobs SET consumer = $1 WHERE consumer = $2
+`
+
+type ConsumerRenameLettersParams struct {
+	Name    string
+	OldName string
+}
+
+func (q *Queries) ConsumerRenameLetters(ctx context.Context, db DBTX, arg ConsumerRenameLettersParams) error {
+	_, err := db.Exec(ctx, ConsumerRenameLetters, arg.Name, arg.OldName)
+	return err
+}
+
+const ConsumerRenameLog = `-- name: ConsumerRenameLog :exec
+UPDATE /*schema*/delivery_log SET consumer = $1 WHERE consumer = $2
+`
+
+type ConsumerRenameLogParams struct {
+	Name    string
+	OldName string
+}
+
+func (q *Queries) ConsumerRenameLog(ctx context.Context, db DBTX, arg ConsumerRenameLogParams) error {
+	_, err := db.Exec(ctx, ConsumerRenameLog, arg.Name, arg.OldName)
+	return err
+}
+
+const ConsumerRenameWaiting = `-- name: ConsumerRenameWaiting :exec
+UPDATE /*schema*/waiting SET consumer = $1 WHERE consumer = $2
+`
+
+type ConsumerRenameWaitingParams struct {
+	Name    string
+	OldName string
+}
+
+func (q *Queries) ConsumerRenameWaiting(ctx context.Context, db DBTX, arg ConsumerRenameWaitingParams) error {
+	_, err := db.Exec(ctx, ConsumerRenameWaiting, arg.Name, arg.OldName)
 	return err
 }
 
@@ -222,18 +500,117 @@ func (q *Queries) ConsumerResume(ctx context.Context, db DBTX, name string) (str
 	return name_2, err
 }
 
+const ConsumerRetire = `-- name: ConsumerRetire :exec
+INSERT INTO /*schema*/retired_consumers (name, successor) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET successor = excluded.successor, at = clock_timestamp()
+`
+
+type ConsumerRetireParams struct {
+	Name      string
+	Successor *string
+}
+
+func (q *Queries) ConsumerRetire(ctx context.Context, db DBTX, arg ConsumerRetireParams) error {
+	_, err := db.Exec(ctx, ConsumerRetire, arg.Name, arg.Successor)
+	return err
+}
+
+const ConsumerRetired = `-- name: ConsumerRetired :many
+SELECT name, successor FROM /*schema*/retired_consumers r
+ WHERE r.at > clock_timestamp() - make_interval(secs => $1) AND NOT EXISTS (SELECT FROM /*schema*/consumers c WHERE c.name = r.name)
+`
+
+type ConsumerRetiredRow struct {
+	Name      string
+	Successor *string
+}
+
+// Names that are not to be registered again for a while: a process of an older build may still know them.
+func (q *Queries) ConsumerRetired(ctx context.Context, db DBTX, seconds float64) ([]ConsumerRetiredRow, error) {
+	rows, err := db.Query(ctx, ConsumerRetired, seconds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ConsumerRetiredRow{}
+	for rows.Next() {
+		var i ConsumerRetiredRow
+		if err := rows.Scan(&i.Name, &i.Successor); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ConsumerSubscribe = `-- name: ConsumerSubscribe :exec
-INSERT INTO /*schema*/consumer_subscriptions (consumer, pattern, from_pos)
-SELECT $1, $2, s.head FROM /*schema*/relay_state s
+INSERT INTO /*schema*/consumer_subscriptions (consumer, pattern, from_pos) VALUES ($1, $2, $3)
 ON CONFLICT DO NOTHING
 `
 
 type ConsumerSubscribeParams struct {
 	Consumer string
 	Pattern  string
+	FromPos  int64
 }
 
 func (q *Queries) ConsumerSubscribe(ctx context.Context, db DBTX, arg ConsumerSubscribeParams) error {
-	_, err := db.Exec(ctx, ConsumerSubscribe, arg.Consumer, arg.Pattern)
+	_, err := db.Exec(ctx, ConsumerSubscribe, arg.Consumer, arg.Pattern, arg.FromPos)
 	return err
+}
+
+const ConsumerUnsettledTypes = `-- name: ConsumerUnsettledTypes :many
+SELECT DISTINCT e.type FROM (SELECT h.lane, h.pos FROM /*schema*/holds h WHERE h.consumer = $1
+                              UNION ALL SELECT w.lane, w.pos FROM /*schema*/waiting w WHERE w.consumer = $1) AS u
+  JOIN /*schema*/events e ON e.lane = u.lane AND e.pos = u.pos
+`
+
+func (q *Queries) ConsumerUnsettledTypes(ctx context.Context, db DBTX, consumer string) ([]string, error) {
+	rows, err := db.Query(ctx, ConsumerUnsettledTypes, consumer)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var type_ string
+		if err := rows.Scan(&type_); err != nil {
+			return nil, err
+		}
+		items = append(items, type_)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ConsumerUnsubscribe = `-- name: ConsumerUnsubscribe :exec
+DELETE FROM /*schema*/consumer_subscriptions WHERE consumer = $1 AND pattern = $2
+`
+
+type ConsumerUnsubscribeParams struct {
+	Consumer string
+	Pattern  string
+}
+
+func (q *Queries) ConsumerUnsubscribe(ctx context.Context, db DBTX, arg ConsumerUnsubscribeParams) error {
+	_, err := db.Exec(ctx, ConsumerUnsubscribe, arg.Consumer, arg.Pattern)
+	return err
+}
+
+const EventAt = `-- name: EventAt :one
+SELECT e.relayed_at FROM /*schema*/events e
+ WHERE e.lane = ANY (SELECT generate_series(0, 63)::smallint) AND e.pos = $1 LIMIT 1
+`
+
+// When the event at a position was relayed: a probe of each lane.
+func (q *Queries) EventAt(ctx context.Context, db DBTX, pos int64) (time.Time, error) {
+	row := db.QueryRow(ctx, EventAt, pos)
+	var relayed_at time.Time
+	err := row.Scan(&relayed_at)
+	return relayed_at, err
 }

@@ -14,7 +14,7 @@ import (
 )
 
 const DeliverTurn = `-- name: DeliverTurn :one
-SELECT (c.paused_at IS NOT NULL)::boolean AS paused,
+SELECT (c.paused_at IS NOT NULL)::boolean AS paused, coalesce(c.dedupe, c.name)::text AS dedupe,
        (set_config('pgoutbox.turn', CASE WHEN c.paused_at IS NULL AND EXISTS (SELECT FROM /*schema*/river_job j WHERE j.id = $1 AND j.state = 'running')
                                          THEN 'deliver' ELSE '' END, true) = 'deliver')::boolean AS may
   FROM /*schema*/consumers c WHERE c.name = $2
@@ -27,6 +27,7 @@ type DeliverTurnParams struct {
 
 type DeliverTurnRow struct {
 	Paused bool
+	Dedupe string
 	May    bool
 }
 
@@ -35,15 +36,17 @@ type DeliverTurnRow struct {
 func (q *Queries) DeliverTurn(ctx context.Context, db DBTX, arg DeliverTurnParams) (DeliverTurnRow, error) {
 	row := db.QueryRow(ctx, DeliverTurn, arg.JobID, arg.Consumer)
 	var i DeliverTurnRow
-	err := row.Scan(&i.Paused, &i.May)
+	err := row.Scan(&i.Paused, &i.Dedupe, &i.May)
 	return i, err
 }
 
 const EventForDelivery = `-- name: EventForDelivery :one
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
-       e.source, e.schema_version, e.occurred_at, 0::integer AS held
+       e.source, e.schema_version, e.occurred_at, 0::integer AS held,
+       coalesce(h.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
   FROM /*schema*/holds h
   JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
+  LEFT JOIN /*schema*/runs b ON b.id = h.run
   LEFT JOIN /*schema*/event_edits x ON x.consumer = h.consumer AND x.event_id = e.id
  WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = $1 AND h.event_id = $2
 `
@@ -67,6 +70,8 @@ type EventForDeliveryRow struct {
 	SchemaVersion int32
 	OccurredAt    time.Time
 	Held          int32
+	Run           int64
+	Muted         bool
 }
 
 // The event as an operator may have mended it for this consumer.
@@ -87,6 +92,8 @@ func (q *Queries) EventForDelivery(ctx context.Context, db DBTX, arg EventForDel
 		&i.SchemaVersion,
 		&i.OccurredAt,
 		&i.Held,
+		&i.Run,
+		&i.Muted,
 	)
 	return i, err
 }
@@ -217,13 +224,13 @@ INSERT INTO /*schema*/processed_events (consumer, event_id) VALUES ($1, $2) ON C
 `
 
 type ProcessedClaimParams struct {
-	Consumer string
-	EventID  uuid.UUID
+	Dedupe  string
+	EventID uuid.UUID
 }
 
 // None: it was processed before. Whoever does so at this moment is waited for.
 func (q *Queries) ProcessedClaim(ctx context.Context, db DBTX, arg ProcessedClaimParams) (int64, error) {
-	result, err := db.Exec(ctx, ProcessedClaim, arg.Consumer, arg.EventID)
+	result, err := db.Exec(ctx, ProcessedClaim, arg.Dedupe, arg.EventID)
 	if err != nil {
 		return 0, err
 	}
@@ -231,16 +238,20 @@ func (q *Queries) ProcessedClaim(ctx context.Context, db DBTX, arg ProcessedClai
 }
 
 const ProcessedExists = `-- name: ProcessedExists :one
-SELECT EXISTS (SELECT FROM /*schema*/processed_events WHERE consumer = $1 AND event_id = $2)
+SELECT EXISTS (SELECT FROM /*schema*/processed_events p
+                WHERE p.event_id = $1
+                  AND p.consumer = (SELECT coalesce(c.dedupe, c.name) || coalesce('@' || h.run, '')
+                                      FROM /*schema*/holds h JOIN /*schema*/consumers c ON c.name = h.consumer
+                                     WHERE h.consumer = $2 AND h.event_id = $1))
 `
 
 type ProcessedExistsParams struct {
-	Consumer string
 	EventID  uuid.UUID
+	Consumer string
 }
 
 func (q *Queries) ProcessedExists(ctx context.Context, db DBTX, arg ProcessedExistsParams) (bool, error) {
-	row := db.QueryRow(ctx, ProcessedExists, arg.Consumer, arg.EventID)
+	row := db.QueryRow(ctx, ProcessedExists, arg.EventID, arg.Consumer)
 	var exists bool
 	err := row.Scan(&exists)
 	return exists, err

@@ -121,6 +121,27 @@ func (q *Queries) DrainCrashed(ctx context.Context, db DBTX, arg DrainCrashedPar
 	return items, nil
 }
 
+const DrainEndRun = `-- name: DrainEndRun :execrows
+UPDATE /*schema*/cursors k SET pos = l.resume_pos, run = NULL, tries = 0
+  FROM /*schema*/run_lanes l
+ WHERE k.consumer = $1 AND k.lane = $2 AND l.run = k.run AND l.lane = k.lane
+   AND NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = k.lane AND e.pos > k.pos AND e.pos <= l.to_pos)
+`
+
+type DrainEndRunParams struct {
+	Consumer string
+	Lane     int16
+}
+
+// The lane's run is through: the cursor goes back to where it was set back from.
+func (q *Queries) DrainEndRun(ctx context.Context, db DBTX, arg DrainEndRunParams) (int64, error) {
+	result, err := db.Exec(ctx, DrainEndRun, arg.Consumer, arg.Lane)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const DrainForgive = `-- name: DrainForgive :exec
 UPDATE /*schema*/cursors SET tries = 0 WHERE consumer = $1 AND lane = $2
 `
@@ -185,17 +206,18 @@ func (q *Queries) DrainPending(ctx context.Context, db DBTX, arg DrainPendingPar
 const DrainProcessed = `-- name: DrainProcessed :many
 SELECT p.event_id FROM /*schema*/processed_events p WHERE p.consumer = $1 AND p.event_id = ANY ($2::uuid[])
 UNION
-SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = $1 AND h.event_id = ANY ($2::uuid[])
+SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = $3 AND h.event_id = ANY ($2::uuid[])
 `
 
 type DrainProcessedParams struct {
-	Consumer string
+	Dedupe   string
 	EventIds []uuid.UUID
+	Consumer string
 }
 
 // Which of the events were dealt with before, or are held themselves.
 func (q *Queries) DrainProcessed(ctx context.Context, db DBTX, arg DrainProcessedParams) ([]uuid.UUID, error) {
-	rows, err := db.Query(ctx, DrainProcessed, arg.Consumer, arg.EventIds)
+	rows, err := db.Query(ctx, DrainProcessed, arg.Dedupe, arg.EventIds, arg.Consumer)
 	if err != nil {
 		return nil, err
 	}
@@ -253,6 +275,9 @@ func (q *Queries) DrainSettled(ctx context.Context, db DBTX, arg DrainSettledPar
 
 const DrainState = `-- name: DrainState :one
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
+       coalesce(c.dedupe, c.name)::text AS dedupe, coalesce(k.run, 0)::bigint AS run,
+       coalesce((SELECT b.appends FROM /*schema*/runs b WHERE b.id = k.run), true)::boolean AS appends,
+       coalesce((SELECT l.to_pos FROM /*schema*/run_lanes l WHERE l.run = k.run AND l.lane = k.lane), 9223372036854775807)::bigint AS run_to,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
        (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
                                          THEN CASE WHEN $1::boolean OR NOT h.settled THEN 'ahead' ELSE 'settled' END
@@ -277,6 +302,10 @@ type DrainStateRow struct {
 	Tries    int32
 	Settled  bool
 	Head     int64
+	Dedupe   string
+	Run      int64
+	Appends  bool
+	RunTo    int64
 	Patterns []string
 	Ahead    bool
 }
@@ -291,6 +320,10 @@ func (q *Queries) DrainState(ctx context.Context, db DBTX, arg DrainStateParams)
 		&i.Tries,
 		&i.Settled,
 		&i.Head,
+		&i.Dedupe,
+		&i.Run,
+		&i.Appends,
+		&i.RunTo,
 		&i.Patterns,
 		&i.Ahead,
 	)
@@ -319,8 +352,10 @@ func (q *Queries) DrainTurn(ctx context.Context, db DBTX, arg DrainTurnParams) (
 
 const DrainWaiting = `-- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, 0::integer AS held
+       e.schema_version, e.occurred_at, 0::integer AS held,
+       coalesce(w.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
+  LEFT JOIN /*schema*/runs b ON b.id = w.run
  WHERE w.consumer = $1 AND w.key = ANY ($2::text[])
  ORDER BY w.pos LIMIT $3
 `
@@ -345,6 +380,8 @@ type DrainWaitingRow struct {
 	SchemaVersion int32
 	OccurredAt    time.Time
 	Held          int32
+	Run           int64
+	Muted         bool
 }
 
 func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingParams) ([]DrainWaitingRow, error) {
@@ -370,6 +407,8 @@ func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingPar
 			&i.SchemaVersion,
 			&i.OccurredAt,
 			&i.Held,
+			&i.Run,
+			&i.Muted,
 		); err != nil {
 			return nil, err
 		}
@@ -391,13 +430,17 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
   FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at FROM /*schema*/events a
          WHERE a.lane = $2
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $2)
+           -- A run ends where it says: what comes after is not its own.
+           AND a.pos <= coalesce((SELECT l.to_pos FROM /*schema*/cursors k JOIN /*schema*/run_lanes l ON l.run = k.run AND l.lane = k.lane
+                                   WHERE k.consumer = $1 AND k.lane = $2), 9223372036854775807)
          ORDER BY a.pos LIMIT $3) AS e
  WHERE current_setting('pgoutbox.turn', true) = 'ahead'
    AND e.type LIKE ANY (ARRAY(SELECT s.like_pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = $1))
-   -- Past the start of the newest subscription, that is all there is to ask.
+   -- Past the start of the newest subscription, that is all there is to ask. A run may go further back.
    AND (e.pos > (SELECT max(s.from_pos) FROM /*schema*/consumer_subscriptions s WHERE s.consumer = $1)
         OR EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                    WHERE s.consumer = $1 AND e.pos > s.from_pos AND e.type LIKE s.like_pattern))
+                    WHERE s.consumer = $1 AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
+        OR EXISTS (SELECT FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $2 AND k.run IS NOT NULL))
  ORDER BY e.pos LIMIT $4
 `
 
@@ -552,10 +595,10 @@ func (q *Queries) HoldDelete(ctx context.Context, db DBTX, arg HoldDeleteParams)
 }
 
 const HoldInsert = `-- name: HoldInsert :exec
-INSERT INTO /*schema*/holds (consumer, event_id, key, lane, pos, reason, attempts, job_id)
-SELECT $1, h.event_id, h.key, $2, h.pos, h.reason, h.attempts, h.job_id
+INSERT INTO /*schema*/holds (consumer, event_id, key, lane, pos, reason, attempts, job_id, run)
+SELECT $1, h.event_id, h.key, $2, h.pos, h.reason, h.attempts, h.job_id, nullif(h.run, 0)
   FROM (SELECT unnest($3::uuid[]) AS event_id, unnest($4::text[]) AS key, unnest($5::bigint[]) AS pos,
-               unnest($6::text[]) AS reason, unnest($7::integer[]) AS attempts, unnest($8::bigint[]) AS job_id) AS h
+               unnest($6::text[]) AS reason, unnest($7::integer[]) AS attempts, unnest($8::bigint[]) AS job_id, unnest($9::bigint[]) AS run) AS h
 `
 
 type HoldInsertParams struct {
@@ -567,6 +610,7 @@ type HoldInsertParams struct {
 	Reasons   []string
 	Attempts  []int32
 	JobIds    []int64
+	Runs      []int64
 }
 
 func (q *Queries) HoldInsert(ctx context.Context, db DBTX, arg HoldInsertParams) error {
@@ -579,6 +623,7 @@ func (q *Queries) HoldInsert(ctx context.Context, db DBTX, arg HoldInsertParams)
 		arg.Reasons,
 		arg.Attempts,
 		arg.JobIds,
+		arg.Runs,
 	)
 	return err
 }
@@ -629,17 +674,34 @@ func (q *Queries) LaneLock(ctx context.Context, db DBTX, arg LaneLockParams) err
 	return err
 }
 
+const LettersReplayed = `-- name: LettersReplayed :exec
+UPDATE /*schema*/discarded_jobs SET state = 'replayed', changed_at = clock_timestamp()
+ WHERE consumer = $1 AND event_id = ANY ($2::uuid[]) AND run = $3::bigint AND state = 'replaying'
+`
+
+type LettersReplayedParams struct {
+	Consumer string
+	EventIds []uuid.UUID
+	Run      int64
+}
+
+// A run has taken up the events of these letters.
+func (q *Queries) LettersReplayed(ctx context.Context, db DBTX, arg LettersReplayedParams) error {
+	_, err := db.Exec(ctx, LettersReplayed, arg.Consumer, arg.EventIds, arg.Run)
+	return err
+}
+
 const ProcessedInsert = `-- name: ProcessedInsert :exec
 INSERT INTO /*schema*/processed_events (consumer, event_id) SELECT $1, unnest($2::uuid[])
 `
 
 type ProcessedInsertParams struct {
-	Consumer string
+	Dedupe   string
 	EventIds []uuid.UUID
 }
 
 func (q *Queries) ProcessedInsert(ctx context.Context, db DBTX, arg ProcessedInsertParams) error {
-	_, err := db.Exec(ctx, ProcessedInsert, arg.Consumer, arg.EventIds)
+	_, err := db.Exec(ctx, ProcessedInsert, arg.Dedupe, arg.EventIds)
 	return err
 }
 
@@ -663,14 +725,15 @@ func (q *Queries) WaitingDelete(ctx context.Context, db DBTX, arg WaitingDeleteP
 }
 
 const WaitingInsert = `-- name: WaitingInsert :exec
-INSERT INTO /*schema*/waiting (consumer, key, pos, event_id, lane)
-SELECT $1, w.key, w.pos, w.event_id, $2
-  FROM (SELECT unnest($3::text[]) AS key, unnest($4::bigint[]) AS pos, unnest($5::uuid[]) AS event_id) AS w
+INSERT INTO /*schema*/waiting (consumer, key, pos, event_id, lane, run)
+SELECT $1, w.key, w.pos, w.event_id, $2, nullif($3::bigint, 0)
+  FROM (SELECT unnest($4::text[]) AS key, unnest($5::bigint[]) AS pos, unnest($6::uuid[]) AS event_id) AS w
 `
 
 type WaitingInsertParams struct {
 	Consumer  string
 	Lane      int16
+	Run       int64
 	Keys      []string
 	Positions []int64
 	EventIds  []uuid.UUID
@@ -680,6 +743,7 @@ func (q *Queries) WaitingInsert(ctx context.Context, db DBTX, arg WaitingInsertP
 	_, err := db.Exec(ctx, WaitingInsert,
 		arg.Consumer,
 		arg.Lane,
+		arg.Run,
 		arg.Keys,
 		arg.Positions,
 		arg.EventIds,

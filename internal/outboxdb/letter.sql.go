@@ -63,8 +63,9 @@ func (q *Queries) EditPut(ctx context.Context, db DBTX, arg EditPutParams) error
 
 const EventsAppliedAfter = `-- name: EventsAppliedAfter :many
 SELECT e.id, e.type, e.pos FROM /*schema*/events e
-  JOIN /*schema*/processed_events p ON p.consumer = $1 AND p.event_id = e.id
-  JOIN /*schema*/consumers c ON c.name = p.consumer AND c.ordered
+  JOIN /*schema*/consumers c ON c.name = $1 AND c.ordered
+  JOIN /*schema*/processed_events p ON p.event_id = e.id
+   AND p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || /*schema*/outbox_run(c.name, e.lane, e.pos), '')
  WHERE e.lane = $2 AND e.pos > $3 AND e.key = $4 ORDER BY e.pos LIMIT $5
 `
 
@@ -168,7 +169,7 @@ func (q *Queries) JobLive(ctx context.Context, db DBTX, arg JobLiveParams) (int6
 
 const LetterGet = `-- name: LetterGet :one
 SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
-       d.skipped, d.job_id, d.replays, d.discarded_at, d.changed_at,
+       d.skipped, d.job_id, coalesce(d.run, 0)::bigint AS run, d.replays, d.discarded_at, d.changed_at,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
   FROM /*schema*/discarded_jobs d WHERE d.id = $1
 `
@@ -189,6 +190,7 @@ type LetterGetRow struct {
 	State         string
 	Skipped       bool
 	JobID         *int64
+	Run           int64
 	Replays       int32
 	DiscardedAt   time.Time
 	ChangedAt     time.Time
@@ -214,6 +216,7 @@ func (q *Queries) LetterGet(ctx context.Context, db DBTX, id int64) (LetterGetRo
 		&i.State,
 		&i.Skipped,
 		&i.JobID,
+		&i.Run,
 		&i.Replays,
 		&i.DiscardedAt,
 		&i.ChangedAt,

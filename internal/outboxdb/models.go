@@ -79,6 +79,7 @@ type Consumer struct {
 	PausedAt  *time.Time
 	CreatedAt time.Time
 	OnDead    string
+	Dedupe    *string
 }
 
 type ConsumerSubscription struct {
@@ -94,6 +95,7 @@ type Cursor struct {
 	Pos        int64
 	Tries      int32
 	SuspectPos int64
+	Run        *int64
 }
 
 type DeliveryLog struct {
@@ -126,6 +128,8 @@ type DiscardedJob struct {
 	DiscardedAt   time.Time
 	ChangedAt     time.Time
 	Skipped       bool
+	Run           *int64
+	BeforeRun     *string
 }
 
 type Event struct {
@@ -170,6 +174,7 @@ type Hold struct {
 	DeadAt    *time.Time
 	SettledAt *time.Time
 	Outcome   *string
+	Run       *int64
 }
 
 type Outbox struct {
@@ -224,6 +229,12 @@ type RelayState struct {
 	BeatAt        time.Time
 }
 
+type RetiredConsumer struct {
+	Name      string
+	Successor *string
+	At        time.Time
+}
+
 type RiverJob struct {
 	ID          int64
 	State       RiverJobState
@@ -242,6 +253,27 @@ type RiverJob struct {
 	Queue       string
 }
 
+type Run struct {
+	ID        int64
+	Consumer  string
+	FromPos   int64
+	ToPos     int64
+	Events    int64
+	Appends   bool
+	Actor     string
+	Reason    string
+	StartedAt time.Time
+	StoppedAt *time.Time
+	EndedAt   *time.Time
+}
+
+type RunLane struct {
+	Run       int64
+	Lane      int16
+	ToPos     int64
+	ResumePos int64
+}
+
 type Waiting struct {
 	Consumer string
 	Key      string
@@ -249,4 +281,5 @@ type Waiting struct {
 	EventID  uuid.UUID
 	Lane     int16
 	Since    time.Time
+	Run      *int64
 }

@@ -102,21 +102,22 @@ SELECT c.name AS consumer, c.kind, p.processed_at, k.pos AS cursor_pos,
        d.id AS letter_id, d.state AS letter_state, coalesce(d.skipped, false)::boolean AS skipped
   FROM /*schema*/consumers c
   JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = $1
-  LEFT JOIN /*schema*/processed_events p ON p.consumer = c.name AND p.event_id = $2
-  LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = $2
-  LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = $3 AND w.pos = $4
+  LEFT JOIN LATERAL (SELECT /*schema*/outbox_run(c.name, $1, $2) AS run) AS r ON true
+  LEFT JOIN /*schema*/processed_events p ON p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || r.run, '') AND p.event_id = $3
+  LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = $3
+  LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = $4 AND w.pos = $2
   LEFT JOIN /*schema*/holds b ON b.consumer = w.consumer AND b.key = w.key
-  LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = $2
+  LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = $3
  WHERE EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = c.name AND $4 > s.from_pos AND $5::text LIKE s.like_pattern)
+                WHERE s.consumer = c.name AND ($2 > s.from_pos OR r.run IS NOT NULL) AND $5::text LIKE s.like_pattern)
  ORDER BY c.name
 `
 
 type EventStatesParams struct {
 	Lane    int16
+	Pos     int64
 	EventID uuid.UUID
 	Key     string
-	Pos     int64
 	Type    string
 }
 
@@ -142,9 +143,9 @@ type EventStatesRow struct {
 func (q *Queries) EventStates(ctx context.Context, db DBTX, arg EventStatesParams) ([]EventStatesRow, error) {
 	rows, err := db.Query(ctx, EventStates,
 		arg.Lane,
+		arg.Pos,
 		arg.EventID,
 		arg.Key,
-		arg.Pos,
 		arg.Type,
 	)
 	if err != nil {

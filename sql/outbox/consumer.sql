@@ -1,26 +1,111 @@
 -- name: ConsumerRegisterLock :exec
 SELECT pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 1) FROM /*schema*/relay_state;
 
+-- name: ConsumerLanesLock :exec
+-- Waits for all lanes of a consumer: no drain of it is under way from here on. A statement of its own, before any read.
+SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 64 + n.lane)
+  FROM /*schema*/consumers c, generate_series(0, 63) AS n(lane) WHERE c.name = @consumer;
+
+-- name: ConsumerJobsLock :many
+-- Its unfinished deliver jobs. Jobs are locked before holds, everywhere.
+SELECT id FROM /*schema*/river_job
+ WHERE queue = @queue AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled') FOR UPDATE;
+
+-- name: ConsumerJobsCancel :exec
+UPDATE /*schema*/river_job SET state = 'cancelled', finalized_at = clock_timestamp()
+ WHERE queue = ANY (@queues::text[]) AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled');
+
+-- name: ConsumerRename :execrows
+UPDATE /*schema*/consumers SET name = @name, dedupe = coalesce(dedupe, name) WHERE name = @old_name;
+
+-- name: ConsumerRenameHolds :many
+UPDATE /*schema*/holds h SET consumer = @name WHERE h.consumer = @old_name
+RETURNING h.event_id, h.job_id, h.attempts, (h.settled_at IS NULL AND h.dead_at IS NULL)::boolean AS open,
+          (SELECT e.correlation_id FROM /*schema*/events e WHERE e.lane = h.lane AND e.pos = h.pos)::text AS correlation_id;
+
+-- name: ConsumerRenameWaiting :exec
+UPDATE /*schema*/waiting SET consumer = @name WHERE consumer = @old_name;
+
+-- name: ConsumerRenameLetters :exec
+UPDATE /*schema*/discarded_jobs SET consumer = @name WHERE consumer = @old_name;
+
+-- name: ConsumerRenameEdits :exec
+UPDATE /*schema*/event_edits SET consumer = @name WHERE consumer = @old_name;
+
+-- name: ConsumerRenameLog :exec
+UPDATE /*schema*/delivery_log SET consumer = @name WHERE consumer = @old_name;
+
+-- name: ConsumerRetire :exec
+INSERT INTO /*schema*/retired_consumers (name, successor) VALUES (@name, @successor)
+ON CONFLICT (name) DO UPDATE SET successor = excluded.successor, at = clock_timestamp();
+
+-- name: ConsumerRetired :many
+-- Names that are not to be registered again for a while: a process of an older build may still know them.
+SELECT name, successor FROM /*schema*/retired_consumers r
+ WHERE r.at > clock_timestamp() - make_interval(secs => @seconds) AND NOT EXISTS (SELECT FROM /*schema*/consumers c WHERE c.name = r.name);
+
+-- name: ConsumerID :one
+SELECT id FROM /*schema*/consumers WHERE name = @name FOR UPDATE;
+
+-- name: ConsumerKind :one
+SELECT kind FROM /*schema*/consumers WHERE name = @name FOR UPDATE;
+
+-- name: ConsumerUnsettledTypes :many
+SELECT DISTINCT e.type FROM (SELECT h.lane, h.pos FROM /*schema*/holds h WHERE h.consumer = @consumer
+                              UNION ALL SELECT w.lane, w.pos FROM /*schema*/waiting w WHERE w.consumer = @consumer) AS u
+  JOIN /*schema*/events e ON e.lane = u.lane AND e.pos = u.pos;
+
+-- name: ConsumerUnsubscribe :exec
+DELETE FROM /*schema*/consumer_subscriptions WHERE consumer = @consumer AND pattern = @pattern;
+
+-- name: ConsumerRemoveHolds :execrows
+DELETE FROM /*schema*/holds WHERE consumer = @consumer;
+
+-- name: ConsumerRemoveWaiting :execrows
+DELETE FROM /*schema*/waiting WHERE consumer = @consumer;
+
+-- name: ConsumerRemoveEdits :exec
+DELETE FROM /*schema*/event_edits WHERE consumer = @consumer;
+
+-- name: ConsumerRemoveLetters :execrows
+-- Letters are kept, under a name that no consumer can have; those that were dead are given up.
+UPDATE /*schema*/discarded_jobs SET consumer = @kept_as, changed_at = clock_timestamp(),
+       state = CASE WHEN state IN ('dead', 'replaying') THEN 'dismissed' ELSE state END
+ WHERE consumer = @consumer;
+
+-- name: ConsumerRemove :execrows
+DELETE FROM /*schema*/consumers WHERE name = @name;
+
 -- name: ConsumerRegisterHead :one
 -- Stops the log until the registration is committed: what is relayed after the position that it starts from is read by
 -- drains that know of it.
-SELECT head FROM /*schema*/relay_state FOR SHARE;
+SELECT s.head, 0::bigint AS floor FROM /*schema*/relay_state s FOR SHARE;
+
+-- name: ConsumerKnown :one
+SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name);
 
 -- name: ConsumerRegister :exec
-INSERT INTO /*schema*/consumers (name, kind, ordered, on_dead) VALUES (@name, @kind, @ordered, @on_dead)
+-- A name that was used before is deduplicated under another: what somebody else has processed under it is not this one's work.
+INSERT INTO /*schema*/consumers (name, kind, ordered, on_dead, dedupe)
+SELECT @name, @kind, @ordered, @on_dead,
+       CASE WHEN EXISTS (SELECT FROM /*schema*/processed_events p WHERE p.consumer = @name)
+              OR EXISTS (SELECT FROM /*schema*/consumers c WHERE c.dedupe = @name) THEN @name || '@' || gen_random_uuid() END
 ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, ordered = excluded.ordered, on_dead = excluded.on_dead
  WHERE (consumers.kind, consumers.ordered, consumers.on_dead) IS DISTINCT FROM (excluded.kind, excluded.ordered, excluded.on_dead);
 
 -- name: ConsumerRegisterCursors :exec
--- A new consumer starts from now.
 INSERT INTO /*schema*/cursors (consumer, lane, pos)
-SELECT @consumer, lane, s.head FROM generate_series(0, 63) AS lane, /*schema*/relay_state s
+SELECT @consumer, lane, @pos FROM generate_series(0, 63) AS lane
 ON CONFLICT DO NOTHING;
 
 -- name: ConsumerSubscribe :exec
-INSERT INTO /*schema*/consumer_subscriptions (consumer, pattern, from_pos)
-SELECT @consumer, @pattern, s.head FROM /*schema*/relay_state s
+INSERT INTO /*schema*/consumer_subscriptions (consumer, pattern, from_pos) VALUES (@consumer, @pattern, @from_pos)
 ON CONFLICT DO NOTHING;
+
+-- name: EventAt :one
+-- When the event at a position was relayed: a probe of each lane.
+SELECT e.relayed_at FROM /*schema*/events e
+ WHERE e.lane = ANY (SELECT generate_series(0, 63)::smallint) AND e.pos = @pos LIMIT 1;
 
 -- name: ConsumerPatterns :many
 SELECT consumer, pattern FROM /*schema*/consumer_subscriptions ORDER BY consumer, pattern;

@@ -12,7 +12,7 @@ UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timesta
 -- name: DeliverTurn :one
 -- Tells the next statements of the pipeline whether the attempt may begin: its job, locked before, runs, and the consumer
 -- is not paused.
-SELECT (c.paused_at IS NOT NULL)::boolean AS paused,
+SELECT (c.paused_at IS NOT NULL)::boolean AS paused, coalesce(c.dedupe, c.name)::text AS dedupe,
        (set_config('pgoutbox.turn', CASE WHEN c.paused_at IS NULL AND EXISTS (SELECT FROM /*schema*/river_job j WHERE j.id = @job_id AND j.state = 'running')
                                          THEN 'deliver' ELSE '' END, true) = 'deliver')::boolean AS may
   FROM /*schema*/consumers c WHERE c.name = @consumer;
@@ -38,18 +38,24 @@ UPDATE /*schema*/holds SET settled_at = clock_timestamp(), changed_at = clock_ti
 -- name: EventForDelivery :one
 -- The event as an operator may have mended it for this consumer.
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
-       e.source, e.schema_version, e.occurred_at, 0::integer AS held
+       e.source, e.schema_version, e.occurred_at, 0::integer AS held,
+       coalesce(h.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
   FROM /*schema*/holds h
   JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
+  LEFT JOIN /*schema*/runs b ON b.id = h.run
   LEFT JOIN /*schema*/event_edits x ON x.consumer = h.consumer AND x.event_id = e.id
  WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = @consumer AND h.event_id = @event_id;
 
 -- name: ProcessedExists :one
-SELECT EXISTS (SELECT FROM /*schema*/processed_events WHERE consumer = @consumer AND event_id = @event_id);
+SELECT EXISTS (SELECT FROM /*schema*/processed_events p
+                WHERE p.event_id = @event_id
+                  AND p.consumer = (SELECT coalesce(c.dedupe, c.name) || coalesce('@' || h.run, '')
+                                      FROM /*schema*/holds h JOIN /*schema*/consumers c ON c.name = h.consumer
+                                     WHERE h.consumer = @consumer AND h.event_id = @event_id));
 
 -- name: ProcessedClaim :execrows
 -- None: it was processed before. Whoever does so at this moment is waited for.
-INSERT INTO /*schema*/processed_events (consumer, event_id) VALUES (@consumer, @event_id) ON CONFLICT DO NOTHING;
+INSERT INTO /*schema*/processed_events (consumer, event_id) VALUES (@dedupe, @event_id) ON CONFLICT DO NOTHING;
 
 -- name: LetterReplayed :exec
 UPDATE /*schema*/discarded_jobs SET state = 'replayed', changed_at = clock_timestamp()

@@ -37,6 +37,9 @@ SELECT (set_config('pgoutbox.turn', CASE WHEN pg_try_advisory_xact_lock((c.table
 -- name: DrainState :one
 -- Everything up to head is committed: what the next statement reads up to there, no later one finds more of.
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
+       coalesce(c.dedupe, c.name)::text AS dedupe, coalesce(k.run, 0)::bigint AS run,
+       coalesce((SELECT b.appends FROM /*schema*/runs b WHERE b.id = k.run), true)::boolean AS appends,
+       coalesce((SELECT l.to_pos FROM /*schema*/run_lanes l WHERE l.run = k.run AND l.lane = k.lane), 9223372036854775807)::bigint AS run_to,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
        (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
                                          THEN CASE WHEN @ahead::boolean OR NOT h.settled THEN 'ahead' ELSE 'settled' END
@@ -61,13 +64,17 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
   FROM (SELECT * FROM /*schema*/events a
          WHERE a.lane = @lane
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
+           -- A run ends where it says: what comes after is not its own.
+           AND a.pos <= coalesce((SELECT l.to_pos FROM /*schema*/cursors k JOIN /*schema*/run_lanes l ON l.run = k.run AND l.lane = k.lane
+                                   WHERE k.consumer = @consumer AND k.lane = @lane), 9223372036854775807)
          ORDER BY a.pos LIMIT @scan) AS e
  WHERE current_setting('pgoutbox.turn', true) = 'ahead'
    AND e.type LIKE ANY (ARRAY(SELECT s.like_pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = @consumer))
-   -- Past the start of the newest subscription, that is all there is to ask.
+   -- Past the start of the newest subscription, that is all there is to ask. A run may go further back.
    AND (e.pos > (SELECT max(s.from_pos) FROM /*schema*/consumer_subscriptions s WHERE s.consumer = @consumer)
         OR EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                    WHERE s.consumer = @consumer AND e.pos > s.from_pos AND e.type LIKE s.like_pattern))
+                    WHERE s.consumer = @consumer AND e.pos > s.from_pos AND e.type LIKE s.like_pattern)
+        OR EXISTS (SELECT FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane AND k.run IS NOT NULL))
  ORDER BY e.pos LIMIT @batch;
 
 -- name: DrainPending :one
@@ -96,6 +103,18 @@ UPDATE /*schema*/cursors c
  WHERE c.consumer = @consumer AND c.lane = @lane AND n.pos > c.pos
 RETURNING c.pos;
 
+-- name: DrainEndRun :execrows
+-- The lane's run is through: the cursor goes back to where it was set back from.
+UPDATE /*schema*/cursors k SET pos = l.resume_pos, run = NULL, tries = 0
+  FROM /*schema*/run_lanes l
+ WHERE k.consumer = @consumer AND k.lane = @lane AND l.run = k.run AND l.lane = k.lane
+   AND NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = k.lane AND e.pos > k.pos AND e.pos <= l.to_pos);
+
+-- name: LettersReplayed :exec
+-- A run has taken up the events of these letters.
+UPDATE /*schema*/discarded_jobs SET state = 'replayed', changed_at = clock_timestamp()
+ WHERE consumer = @consumer AND event_id = ANY (@event_ids::uuid[]) AND run = @run::bigint AND state = 'replaying';
+
 -- name: DrainMarkTry :one
 UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = @suspect_pos
  WHERE consumer = @consumer AND lane = @lane RETURNING tries;
@@ -122,23 +141,25 @@ SELECT event_id, key FROM /*schema*/holds
 
 -- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, 0::integer AS held
+       e.schema_version, e.occurred_at, 0::integer AS held,
+       coalesce(w.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
+  LEFT JOIN /*schema*/runs b ON b.id = w.run
  WHERE w.consumer = @consumer AND w.key = ANY (@keys::text[])
  ORDER BY w.pos LIMIT @batch;
 
 -- name: DrainProcessed :many
 -- Which of the events were dealt with before, or are held themselves.
-SELECT p.event_id FROM /*schema*/processed_events p WHERE p.consumer = @consumer AND p.event_id = ANY (@event_ids::uuid[])
+SELECT p.event_id FROM /*schema*/processed_events p WHERE p.consumer = @dedupe AND p.event_id = ANY (@event_ids::uuid[])
 UNION
 SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = ANY (@event_ids::uuid[]);
 
 -- name: ProcessedInsert :exec
-INSERT INTO /*schema*/processed_events (consumer, event_id) SELECT @consumer, unnest(@event_ids::uuid[]);
+INSERT INTO /*schema*/processed_events (consumer, event_id) SELECT @dedupe, unnest(@event_ids::uuid[]);
 
 -- name: WaitingInsert :exec
-INSERT INTO /*schema*/waiting (consumer, key, pos, event_id, lane)
-SELECT @consumer, w.key, w.pos, w.event_id, @lane
+INSERT INTO /*schema*/waiting (consumer, key, pos, event_id, lane, run)
+SELECT @consumer, w.key, w.pos, w.event_id, @lane, nullif(@run::bigint, 0)
   FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos, unnest(@event_ids::uuid[]) AS event_id) AS w;
 
 -- name: WaitingDelete :exec
@@ -149,10 +170,10 @@ DELETE FROM /*schema*/waiting w
       FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos) AS gone));
 
 -- name: HoldInsert :exec
-INSERT INTO /*schema*/holds (consumer, event_id, key, lane, pos, reason, attempts, job_id)
-SELECT @consumer, h.event_id, h.key, @lane, h.pos, h.reason, h.attempts, h.job_id
+INSERT INTO /*schema*/holds (consumer, event_id, key, lane, pos, reason, attempts, job_id, run)
+SELECT @consumer, h.event_id, h.key, @lane, h.pos, h.reason, h.attempts, h.job_id, nullif(h.run, 0)
   FROM (SELECT unnest(@event_ids::uuid[]) AS event_id, unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos,
-               unnest(@reasons::text[]) AS reason, unnest(@attempts::integer[]) AS attempts, unnest(@job_ids::bigint[]) AS job_id) AS h;
+               unnest(@reasons::text[]) AS reason, unnest(@attempts::integer[]) AS attempts, unnest(@job_ids::bigint[]) AS job_id, unnest(@runs::bigint[]) AS run) AS h;
 
 -- name: HoldDelete :exec
 DELETE FROM /*schema*/holds h

@@ -14,7 +14,7 @@ SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state
 
 -- name: LetterGet :one
 SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
-       d.skipped, d.job_id, d.replays, d.discarded_at, d.changed_at,
+       d.skipped, d.job_id, coalesce(d.run, 0)::bigint AS run, d.replays, d.discarded_at, d.changed_at,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
   FROM /*schema*/discarded_jobs d WHERE d.id = @id;
 
@@ -44,8 +44,9 @@ SELECT h.event_id FROM /*schema*/holds h JOIN /*schema*/consumers c ON c.name = 
 -- The later events of a key that an ordered consumer has processed. There is no index by key: this reads what the lane
 -- holds after the position, until it has found enough.
 SELECT e.id, e.type, e.pos FROM /*schema*/events e
-  JOIN /*schema*/processed_events p ON p.consumer = @consumer AND p.event_id = e.id
-  JOIN /*schema*/consumers c ON c.name = p.consumer AND c.ordered
+  JOIN /*schema*/consumers c ON c.name = @consumer AND c.ordered
+  JOIN /*schema*/processed_events p ON p.event_id = e.id
+   AND p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || /*schema*/outbox_run(c.name, e.lane, e.pos), '')
  WHERE e.lane = @lane AND e.pos > @pos AND e.key = @key ORDER BY e.pos LIMIT @most;
 
 -- name: EditPut :exec

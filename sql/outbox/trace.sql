@@ -22,13 +22,14 @@ SELECT c.name AS consumer, c.kind, p.processed_at, k.pos AS cursor_pos,
        d.id AS letter_id, d.state AS letter_state, coalesce(d.skipped, false)::boolean AS skipped
   FROM /*schema*/consumers c
   JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = @lane
-  LEFT JOIN /*schema*/processed_events p ON p.consumer = c.name AND p.event_id = @event_id
+  LEFT JOIN LATERAL (SELECT /*schema*/outbox_run(c.name, @lane, @pos) AS run) AS r ON true
+  LEFT JOIN /*schema*/processed_events p ON p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || r.run, '') AND p.event_id = @event_id
   LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = @event_id
   LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = @key AND w.pos = @pos
   LEFT JOIN /*schema*/holds b ON b.consumer = w.consumer AND b.key = w.key
   LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = @event_id
  WHERE EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = c.name AND @pos > s.from_pos AND @type::text LIKE s.like_pattern)
+                WHERE s.consumer = c.name AND (@pos > s.from_pos OR r.run IS NOT NULL) AND @type::text LIKE s.like_pattern)
  ORDER BY c.name;
 
 -- name: DeliveryLogByEvent :many

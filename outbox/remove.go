@@ -1,0 +1,162 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
+)
+
+// Removal says what a consumer took with it.
+type Removal struct {
+	Consumer string `json:"consumer"`
+	// Lag are events that it had not come to, InFlight and Waiting events that it had not finished.
+	Lag      int64 `json:"lag"`
+	InFlight int64 `json:"in_flight"`
+	Waiting  int64 `json:"waiting"`
+	// Dead are dead letters that were dismissed with it. All its letters are kept, under the consumer LettersOf.
+	Dead      int64  `json:"dead"`
+	LettersOf string `json:"letters_of"`
+}
+
+// Remove makes the database forget a consumer: its cursors and subscriptions, and what of it is in flight, held or waiting.
+// Its letters stay readable, what it did stays done, and the events stay in the log. No attempt of it is recorded any more; a
+// call to the outside that is under way may still go out.
+//
+// Take the consumer out of the code first: a program that still has it leaves it alone for a week, and registers it anew then.
+// A consumer of the same name starts from scratch: it shares no dedupe with the old one.
+//
+// One that has anything left to do is a *ConflictError, unless the removal is forced, with a reason.
+func (o *Operator) Remove(ctx context.Context, consumer string, by Action) (*Removal, error) {
+	if by.Force && strings.TrimSpace(by.Reason) == "" {
+		return nil, ErrReasonRequired
+	}
+	r := &Removal{Consumer: consumer}
+	err := o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
+		if err := o.q.ConsumerRegisterLock(ctx, db); err != nil {
+			return err
+		}
+		if err := lockConsumer(ctx, tx, o.q, db, consumer); err != nil {
+			return err
+		}
+		id, err := o.q.ConsumerID(ctx, db, consumer)
+		if err != nil {
+			return notFound("consumer", err)
+		}
+		r.LettersOf = fmt.Sprintf("%s@removed-%d", consumer, id)
+		if err := o.leftovers(ctx, db, r, by.Force); err != nil {
+			return err
+		}
+		if err := o.jobs.SetPaused(ctx, tx, consumer, false); err != nil {
+			return err
+		}
+		if _, err := o.q.ConsumerRemoveHolds(ctx, db, consumer); err != nil {
+			return err
+		}
+		if _, err := o.q.ConsumerRemoveWaiting(ctx, db, consumer); err != nil {
+			return err
+		}
+		if err := o.q.ConsumerJobsCancel(ctx, db, []string{DrainQueue(consumer), DeliverQueue(consumer)}); err != nil {
+			return err
+		}
+		if _, err := o.q.ConsumerRemoveLetters(ctx, db, outboxdb.ConsumerRemoveLettersParams{KeptAs: r.LettersOf, Consumer: consumer}); err != nil {
+			return err
+		}
+		if err := o.q.ConsumerRemoveEdits(ctx, db, consumer); err != nil {
+			return err
+		}
+		if _, err := o.q.ConsumerRemove(ctx, db, consumer); err != nil {
+			return err
+		}
+		if err := o.q.ConsumerRetire(ctx, db, outboxdb.ConsumerRetireParams{Name: consumer}); err != nil {
+			return err
+		}
+		return o.auditConsumer(ctx, db, consumer, "remove", by, r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// leftovers finds what the consumer has not done, and refuses to go on with it unless forced.
+func (o *Operator) leftovers(ctx context.Context, db outboxdb.DBTX, r *Removal, force bool) error {
+	lag, err := o.q.ConsumerLag(ctx, db, r.Consumer)
+	if err != nil {
+		return err
+	}
+	holds, err := o.q.ConsumerHolds(ctx, db, r.Consumer)
+	if err != nil {
+		return err
+	}
+	r.Lag, r.InFlight, r.Waiting, r.Dead = lag.Events, holds.InFlight, holds.Waiting, holds.Dead
+	if r.Lag+r.InFlight+r.Waiting+r.Dead > 0 && !force {
+		return conflictf("consumer %s is not done: %d events ahead of it, %d in flight, %d waiting, %d dead; its removal must be forced, with a reason",
+			r.Consumer, r.Lag, r.InFlight, r.Waiting, r.Dead)
+	}
+	return nil
+}
+
+// Unsubscribe ends a consumer's subscription, for code that does not handle those events any more: as long as the database has
+// it, such code is left out (Engine.Uncovered). Events that the consumer has not come to are not delivered to it then.
+// A pattern that is not subscribed is ErrNotFound; the last one is a *ConflictError (Remove the consumer instead), and so is one
+// of whose events some are held or waiting: settle those first.
+func (o *Operator) Unsubscribe(ctx context.Context, consumer, pattern string, by Action) error {
+	return o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
+		if err := o.q.ConsumerRegisterLock(ctx, db); err != nil {
+			return err
+		}
+		if err := lockConsumer(ctx, tx, o.q, db, consumer); err != nil {
+			return err
+		}
+		rows, err := o.q.ConsumerPatterns(ctx, db)
+		if err != nil {
+			return err
+		}
+		var others []string
+		found := false
+		for _, r := range rows {
+			switch {
+			case r.Consumer != consumer:
+			case r.Pattern == pattern:
+				found = true
+			default:
+				others = append(others, r.Pattern)
+			}
+		}
+		if !found {
+			return fmt.Errorf("%w: consumer %s has no subscription to %s", ErrNotFound, consumer, pattern)
+		}
+		if len(others) == 0 {
+			return conflictf("consumer %s subscribes to nothing else than %s: remove it instead", consumer, pattern)
+		}
+		types, err := o.q.ConsumerUnsettledTypes(ctx, db, consumer)
+		if err != nil {
+			return err
+		}
+		for _, t := range types {
+			if matches(pattern, t) && !slices.ContainsFunc(others, func(p string) bool { return matches(p, t) }) {
+				return conflictf("consumer %s holds events of type %s: they have to be settled first", consumer, t)
+			}
+		}
+		if err := o.q.ConsumerUnsubscribe(ctx, db, outboxdb.ConsumerUnsubscribeParams{Consumer: consumer, Pattern: pattern}); err != nil {
+			return err
+		}
+		return o.auditConsumer(ctx, db, consumer, "unsubscribe", by, map[string]any{"pattern": pattern})
+	})
+}
+
+func (o *Operator) auditConsumer(ctx context.Context, db outboxdb.DBTX, consumer, action string, by Action, detail any) error {
+	encoded, err := json.Marshal(detail)
+	if err != nil {
+		return fmt.Errorf("encode audit detail: %w", err)
+	}
+	return o.q.AuditInsert(ctx, db, outboxdb.AuditInsertParams{
+		Actor: by.Actor, Action: action, Target: "consumer " + consumer, Reason: by.Reason, Detail: encoded,
+	})
+}
