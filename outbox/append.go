@@ -101,20 +101,39 @@ func (s Schema) write(ctx context.Context, tx pgx.Tx, rows []stored) error {
 }
 
 func (s Schema) queueWrite(batch *pgx.Batch, rows []stored) {
-	insert := outboxdb.OutboxInsert
-	if len(rows) == 1 {
-		insert = outboxdb.OutboxAppendOne
-	} else {
-		keys := make([]string, len(rows))
-		for i := range rows {
-			keys[i] = rows[i].Key
+	var keys []string // of those that get a number
+	for i := range rows {
+		if !rows[i].later() {
+			keys = append(keys, rows[i].Key)
 		}
+	}
+	alone := len(keys) == 1
+	if len(keys) > 1 {
 		slices.SortFunc(keys, strings.Compare)
-		batch.Queue(s.sql(outboxdb.OutboxLockKeys), slices.Compact(keys))
+		keys = slices.Compact(keys)
+	}
+	if len(keys) > 0 && (!alone || blocking(rows)) {
+		batch.Queue(s.sql(outboxdb.OutboxLockKeys), keys)
+		alone = false
 	}
 	for i := range rows {
 		r := &rows[i]
-		batch.Queue(s.sql(insert), [16]byte(r.ID), r.Type, r.Key, r.Data, r.CorrelationID, r.CausationID,
-			r.TraceParent, r.Source, r.SchemaVersion, r.OccurredAt)
+		args := []any{
+			[16]byte(r.ID), r.Type, r.Key, r.Data, r.CorrelationID, r.CausationID, r.TraceParent, r.Source, r.SchemaVersion, r.OccurredAt,
+		}
+		switch {
+		case r.later():
+			batch.Queue(s.sql(outboxdb.ScheduledInsert), append(args, r.NotBefore)...)
+		case r.Blocks:
+			batch.Queue(s.sql(outboxdb.OutboxInsertBlocking), append(args, r.NotBefore)...)
+		case alone:
+			batch.Queue(s.sql(outboxdb.OutboxAppendOne), args...)
+		default:
+			batch.Queue(s.sql(outboxdb.OutboxInsert), args...)
+		}
 	}
+}
+
+func blocking(rows []stored) bool {
+	return slices.ContainsFunc(rows, func(r stored) bool { return r.Blocks })
 }

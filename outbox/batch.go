@@ -23,17 +23,19 @@ const (
 	failed            // the handler failed: it becomes a hold
 	suspect           // it is taken out of the lane unrun
 	external          // it gets a job of its own
+	deferred          // so does one that is not due
 	parked            // it waits behind an event of its key
 )
 
 func (o outcome) String() string {
-	return [...]string{"pending", "applied", "duplicate", "failed", "suspect", "external", "waiting"}[o]
+	return [...]string{"pending", "applied", "duplicate", "failed", "suspect", "external", "scheduled", "waiting"}[o]
 }
 
 type item struct {
 	event     *stored
 	run       int64 // the backfill that it is delivered in, or 0
 	muted     bool  // what its handler appends is not written
+	early     bool  // it is not due
 	processed bool
 	outcome   outcome
 	err       error
@@ -99,12 +101,12 @@ func scanItems(rows pgx.Rows, most int) (items []item, cut bool, err error) {
 	return items, false, rows.Err()
 }
 
-// hold notes how the window found the event's key held: 1 by another event, 2 by the very one.
+// hold notes how the window found the event's key held, 1 by another event, 2 by the very one; or 3, that it is not due.
 func (i *item) hold(held int32) {
-	if held > 0 {
+	if held == 1 || held == 2 {
 		i.outcome = parked
 	}
-	i.processed = held > 1
+	i.processed, i.early = held == 2, held == 3
 }
 
 // run gives each item an outcome, as far as it gets within the batch's bounds, and writes and commits it all.
@@ -182,6 +184,9 @@ func (b *batch) decide(it *item) bool {
 		return false
 	case b.c.Ordered && b.held[it.event.Key]:
 		it.outcome = parked
+	case it.early:
+		it.outcome = deferred
+		b.held[it.event.Key] = b.c.Ordered
 	case b.c.Kind == KindExternal:
 		it.outcome = external
 		b.held[it.event.Key] = b.c.Ordered

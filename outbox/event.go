@@ -45,6 +45,12 @@ type Event struct {
 	Source string
 	// SchemaVersion is the version of Data's shape; 0 means 1.
 	SchemaVersion int
+	// NotBefore schedules the event: it is kept until then, to within about a tenth of a second, and takes its place among the
+	// events of its key when it is due. Until then CancelScheduled takes it back. Zero, or past: at once.
+	NotBefore time.Time
+	// Blocks has the later events of the key wait for a scheduled one: it takes its place at once, cannot be taken back, and
+	// holds its key at every ordered consumer that subscribes to it until it is due and done.
+	Blocks bool
 }
 
 // Received is an event as a handler gets it.
@@ -107,7 +113,12 @@ type stored struct {
 	Source        string
 	SchemaVersion int32
 	OccurredAt    time.Time
+	NotBefore     time.Time // where it is not due
+	Blocks        bool
 }
+
+// later reports whether the event is to be scheduled, and not to be put into the outbox.
+func (s *stored) later() bool { return !s.NotBefore.IsZero() && !s.Blocks }
 
 // encode checks the event and gives it an id. It refuses here whatever the table would refuse, so that a caller
 // learns the field and keeps the transaction.
@@ -118,6 +129,9 @@ func (e Event) encode(id uuid.UUID) (stored, error) {
 	}
 	if s.SchemaVersion == 0 {
 		s.SchemaVersion = 1
+	}
+	if e.NotBefore.After(s.OccurredAt) {
+		s.NotBefore, s.Blocks = e.NotBefore, e.Blocks
 	}
 	if s.CorrelationID == "" {
 		s.CorrelationID = id.String()
@@ -141,6 +155,8 @@ func (e Event) encode(id uuid.UUID) (stored, error) {
 		return s, &InvalidEventError{"source", "must be at most 127 bytes of UTF-8 without NUL"}
 	case len(e.TraceParent) > 255 || !storable(e.TraceParent):
 		return s, &InvalidEventError{"traceparent", "must be at most 255 bytes of UTF-8 without NUL"}
+	case e.NotBefore.Year() > 9999:
+		return s, &InvalidEventError{"not_before", "must be before the year 10000"}
 	case s.SchemaVersion < 1 || s.SchemaVersion > 32767:
 		return s, &InvalidEventError{"schema_version", "must be 1 to 32767"}
 	}

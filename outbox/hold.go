@@ -29,6 +29,10 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		h          = outboxdb.HoldInsertParams{Consumer: b.c.Name, Lane: b.lane}
 		limit      = b.maxAttempts(b.c)
 	)
+	due, err := b.notBefore(ctx, items)
+	if err != nil {
+		return err
+	}
 	for i, it := range items {
 		reason, attempts := "external", 0
 		d := Delivery{
@@ -49,6 +53,8 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 			reason = "suspect"
 			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 0, "suspect", it.err)
 			b.logFailed(it, false)
+		case deferred:
+			reason, d.After = "scheduled", max(0, time.Until(due[it.event.Pos]))
 		}
 		h.EventIds = append(h.EventIds, it.event.ID)
 		h.Keys = append(h.Keys, it.event.Key)
@@ -87,6 +93,28 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		_ = b.q.HoldBury(ctx, db, dead)
 	}
 	return nil
+}
+
+// notBefore returns, by position, when those of the events that are not due will be.
+func (b *batch) notBefore(ctx context.Context, items []*item) (map[int64]time.Time, error) {
+	var positions []int64
+	for _, it := range items {
+		if it.outcome == deferred {
+			positions = append(positions, it.event.Pos)
+		}
+	}
+	if len(positions) == 0 {
+		return nil, nil //nolint:nilnil // a nil map reads as an empty one
+	}
+	rows, err := b.q.EventsNotBefore(ctx, b.db(b.tx.Tx), outboxdb.EventsNotBeforeParams{Lane: b.lane, Positions: positions})
+	if err != nil {
+		return nil, err
+	}
+	due := make(map[int64]time.Time, len(rows))
+	for _, r := range rows {
+		due[r.Pos] = *r.NotBefore
+	}
+	return due, nil
 }
 
 // backoff is the wait after the attempt-th failure: doubling from the consumer's base up to its limit, and up to a

@@ -123,6 +123,7 @@ type relay struct {
 	floor   floor
 	batch   int // rows to move at most; halved when a batch fails
 	beatAt  time.Time
+	dueAt   time.Time // the last look at what is scheduled
 	quarant bool
 }
 
@@ -174,13 +175,19 @@ func (r *relay) resign() {
 func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	above := r.floor.from(time.Now())
+	above, due := r.floor.from(time.Now()), false
 	if !told && !settled {
 		peek, err := r.q.RelayPeek(ctx, r.db(r.pool), above)
 		if err != nil {
 			return 0, err
 		}
-		told, settled = peek.Outbox, peek.Settled
+		told, settled, due = peek.Outbox, peek.Settled, peek.Due
+	}
+	if due {
+		if due, err = r.releaseDue(ctx); err != nil {
+			return 0, err
+		}
+		told = told || due
 	}
 	if told {
 		var seen bool
@@ -196,6 +203,13 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 	quiet := moved < relayBusy
 	if err := r.wake(ctx, quiet); err != nil {
 		return moved, err
+	}
+	if told && time.Since(r.dueAt) > dueEvery {
+		if due, err = r.releaseDue(ctx); err != nil {
+			return moved, err
+		} else if due {
+			Wake()
+		}
 	}
 	if moved == 0 && time.Since(r.beatAt) > relayBeat {
 		if _, err := r.q.RelayBeat(ctx, r.db(r.pool), &r.token); errors.Is(err, pgx.ErrNoRows) {

@@ -24,8 +24,9 @@ type EventView struct {
 	SchemaVersion int             `json:"schema_version"`
 	Source        string          `json:"source,omitempty"`
 	OccurredAt    time.Time       `json:"occurred_at"`
-	// State is outbox (not relayed yet) or relayed.
+	// State is scheduled (not due), outbox (not relayed yet) or relayed.
 	State      string           `json:"state"`
+	NotBefore  *time.Time       `json:"not_before,omitempty"`
 	Position   *int64           `json:"position,omitempty"`
 	RelayedAt  *time.Time       `json:"relayed_at,omitempty"`
 	Deliveries []DeliveryStatus `json:"deliveries"`
@@ -56,7 +57,18 @@ type AttemptRecord struct {
 // Event returns one event with its data and every consumer's state, or ErrNotFound.
 func (o *Operator) Event(ctx context.Context, id uuid.UUID) (*EventView, error) {
 	db := o.schema.on(o.pool)
-	// The outbox first: an event that is relayed in between is then found in the log, and not missed in both.
+	// In the order in which it travels: an event that moves on in between is then found in the next place, and not missed in both.
+	later, err := o.q.ScheduledGet(ctx, db, id)
+	if err == nil {
+		due := later.NotBefore.UTC()
+		return &EventView{
+			ID: later.ID, Type: later.Type, Key: later.Key, Data: later.Data, CorrelationID: later.CorrelationID,
+			CausationID: later.CausationID, SchemaVersion: int(later.SchemaVersion), Source: later.Source,
+			OccurredAt: later.ScheduledAt.UTC(), State: "scheduled", NotBefore: &due, Deliveries: []DeliveryStatus{},
+		}, nil
+	} else if !errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("outbox: read event %s: %w", id, err)
+	}
 	waiting, err := o.q.OutboxGet(ctx, db, id)
 	if err == nil {
 		return &EventView{
@@ -84,10 +96,14 @@ func (o *Operator) Event(ctx context.Context, id uuid.UUID) (*EventView, error) 
 // MaxTrace is how many events a Trace returns at most.
 const MaxTrace = 1000
 
-// Trace returns all that is known of a correlation id: its events, the relayed ones in the order of the log and then
-// those still in the outbox, each with every consumer's state. Nothing known is no error but an empty list.
+// Trace returns all that is known of a correlation id: its events, the relayed ones in the order of the log, then those still in
+// the outbox, then those that are not due, each with every consumer's state. Nothing known is no error but an empty list.
 func (o *Operator) Trace(ctx context.Context, correlationID string) ([]EventView, error) {
 	db := o.schema.on(o.pool)
+	later, err := o.q.ScheduledByCorrelation(ctx, db, outboxdb.ScheduledByCorrelationParams{CorrelationID: correlationID, Most: MaxTrace})
+	if err != nil {
+		return nil, fmt.Errorf("outbox: trace: %w", err)
+	}
 	unrelayed, err := o.q.OutboxByCorrelation(ctx, db, outboxdb.OutboxByCorrelationParams{CorrelationID: correlationID, Most: MaxTrace})
 	if err != nil {
 		return nil, fmt.Errorf("outbox: trace: %w", err)
@@ -114,9 +130,21 @@ func (o *Operator) Trace(ctx context.Context, correlationID string) ([]EventView
 		if seen[e.ID] {
 			continue // relayed between the two reads
 		}
+		seen[e.ID] = true
 		views = append(views, EventView{
 			ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
 			SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.OccurredAt.UTC(), State: "outbox",
+			Deliveries: []DeliveryStatus{},
+		})
+	}
+	for _, e := range later {
+		if seen[e.ID] {
+			continue
+		}
+		due := e.NotBefore.UTC()
+		views = append(views, EventView{
+			ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
+			SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.ScheduledAt.UTC(), State: "scheduled", NotBefore: &due,
 			Deliveries: []DeliveryStatus{},
 		})
 	}

@@ -42,7 +42,7 @@ func (b *batch) finish(ctx context.Context) error {
 			processed[it.run] = append(processed[it.run], it.event.ID)
 		case duplicate:
 			twice = append(twice, it.event.ID)
-		case failed, suspect, external:
+		case failed, suspect, external, deferred:
 			held = append(held, it)
 		case pending, parked:
 			return errors.New("outbox: an event was left without an outcome")

@@ -352,7 +352,7 @@ func (q *Queries) DrainTurn(ctx context.Context, db DBTX, arg DrainTurnParams) (
 
 const DrainWaiting = `-- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, 0::integer AS held,
+       e.schema_version, e.occurred_at, (CASE WHEN e.not_before > clock_timestamp() THEN 3 ELSE 0 END)::integer AS held,
        coalesce(w.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
   LEFT JOIN /*schema*/runs b ON b.id = w.run
@@ -423,11 +423,11 @@ func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingPar
 const DrainWindow = `-- name: DrainWindow :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
-       -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
+       -- 2: by this very event; 1: by another of its key; 3: it is not due. Both sets are read once, however many events there are.
        (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer || '' = $1 AND h.lane = $2) THEN 2
              WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer || '' = $1 AND h.lane = $2) THEN 1
-             ELSE 0 END)::integer AS held
-  FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at FROM /*schema*/events a
+             WHEN e.not_before > clock_timestamp() THEN 3 ELSE 0 END)::integer AS held
+  FROM (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at, not_before FROM /*schema*/events a
          WHERE a.lane = $2
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = $1 AND k.lane = $2)
            -- A run ends where it says: what comes after is not its own.
@@ -560,6 +560,40 @@ SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('ji
 func (q *Queries) EngineTakesBack(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, EngineTakesBack)
 	return err
+}
+
+const EventsNotBefore = `-- name: EventsNotBefore :many
+SELECT e.pos, e.not_before FROM /*schema*/events e WHERE e.lane = $1 AND e.pos = ANY ($2::bigint[]) AND e.not_before IS NOT NULL
+`
+
+type EventsNotBeforeParams struct {
+	Lane      int16
+	Positions []int64
+}
+
+type EventsNotBeforeRow struct {
+	Pos       int64
+	NotBefore *time.Time
+}
+
+func (q *Queries) EventsNotBefore(ctx context.Context, db DBTX, arg EventsNotBeforeParams) ([]EventsNotBeforeRow, error) {
+	rows, err := db.Query(ctx, EventsNotBefore, arg.Lane, arg.Positions)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EventsNotBeforeRow{}
+	for rows.Next() {
+		var i EventsNotBeforeRow
+		if err := rows.Scan(&i.Pos, &i.NotBefore); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const HoldBury = `-- name: HoldBury :exec

@@ -147,6 +147,7 @@ type Event struct {
 	SchemaVersion int32
 	OccurredAt    time.Time
 	RelayedAt     time.Time
+	NotBefore     *time.Time
 }
 
 type EventEdit struct {
@@ -190,6 +191,7 @@ type Outbox struct {
 	Source        string
 	SchemaVersion int32
 	OccurredAt    time.Time
+	NotBefore     *time.Time
 }
 
 type ProcessedEvent struct {
@@ -218,6 +220,7 @@ type Quarantine struct {
 	OccurredAt    time.Time
 	Error         string
 	QuarantinedAt time.Time
+	NotBefore     *time.Time
 }
 
 type RelayState struct {
@@ -272,6 +275,20 @@ type RunLane struct {
 	Lane      int16
 	ToPos     int64
 	ResumePos int64
+}
+
+type Scheduled struct {
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	Data          json.RawMessage
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Traceparent   *string
+	Source        string
+	SchemaVersion int32
+	ScheduledAt   time.Time
+	NotBefore     time.Time
 }
 
 type Waiting struct {

@@ -84,6 +84,43 @@ func (q *Queries) OutboxInsert(ctx context.Context, db DBTX, arg OutboxInsertPar
 	return err
 }
 
+const OutboxInsertBlocking = `-- name: OutboxInsertBlocking :exec
+INSERT INTO /*schema*/outbox (id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+`
+
+type OutboxInsertBlockingParams struct {
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	Data          json.RawMessage
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Traceparent   *string
+	Source        string
+	SchemaVersion int32
+	OccurredAt    time.Time
+	NotBefore     *time.Time
+}
+
+// One that is not due but has its place already.
+func (q *Queries) OutboxInsertBlocking(ctx context.Context, db DBTX, arg OutboxInsertBlockingParams) error {
+	_, err := db.Exec(ctx, OutboxInsertBlocking,
+		arg.ID,
+		arg.Type,
+		arg.Key,
+		arg.Data,
+		arg.CorrelationID,
+		arg.CausationID,
+		arg.Traceparent,
+		arg.Source,
+		arg.SchemaVersion,
+		arg.OccurredAt,
+		arg.NotBefore,
+	)
+	return err
+}
+
 const OutboxLockKeys = `-- name: OutboxLockKeys :exec
 SELECT pg_advisory_xact_lock(k.lock)
   FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM unnest($1::text[]) AS key ORDER BY 1) AS k
@@ -93,4 +130,110 @@ SELECT pg_advisory_xact_lock(k.lock)
 func (q *Queries) OutboxLockKeys(ctx context.Context, db DBTX, keys []string) error {
 	_, err := db.Exec(ctx, OutboxLockKeys, keys)
 	return err
+}
+
+const ScheduledCancel = `-- name: ScheduledCancel :many
+DELETE FROM /*schema*/scheduled WHERE id = ANY ($1::uuid[]) RETURNING id
+`
+
+func (q *Queries) ScheduledCancel(ctx context.Context, db DBTX, ids []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, ScheduledCancel, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []uuid.UUID{}
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ScheduledDue = `-- name: ScheduledDue :many
+SELECT due.id FROM (SELECT s.id, s.key FROM /*schema*/scheduled s
+                     WHERE s.not_before <= clock_timestamp() ORDER BY s.not_before, s.id LIMIT $1) AS due
+ WHERE pg_try_advisory_xact_lock(hashtextextended(due.key, 0))
+`
+
+// Takes the locks of the keys of what is due, where that needs no waiting: a producer in a long transaction must not keep the
+// relay from its work. A statement of its own, before the numbers are drawn.
+func (q *Queries) ScheduledDue(ctx context.Context, db DBTX, most int32) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, ScheduledDue, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []uuid.UUID{}
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ScheduledInsert = `-- name: ScheduledInsert :exec
+INSERT INTO /*schema*/scheduled (id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+`
+
+type ScheduledInsertParams struct {
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	Data          json.RawMessage
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Traceparent   *string
+	Source        string
+	SchemaVersion int32
+	ScheduledAt   time.Time
+	NotBefore     time.Time
+}
+
+func (q *Queries) ScheduledInsert(ctx context.Context, db DBTX, arg ScheduledInsertParams) error {
+	_, err := db.Exec(ctx, ScheduledInsert,
+		arg.ID,
+		arg.Type,
+		arg.Key,
+		arg.Data,
+		arg.CorrelationID,
+		arg.CausationID,
+		arg.Traceparent,
+		arg.Source,
+		arg.SchemaVersion,
+		arg.ScheduledAt,
+		arg.NotBefore,
+	)
+	return err
+}
+
+const ScheduledRelease = `-- name: ScheduledRelease :execrows
+WITH due AS (
+    DELETE FROM /*schema*/scheduled WHERE id = ANY ($1::uuid[]) RETURNING id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before
+)
+INSERT INTO /*schema*/outbox (id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at)
+SELECT d.id, d.type, d.key, d.data, d.correlation_id, d.causation_id, d.traceparent, d.source, d.schema_version, d.not_before
+  FROM due d ORDER BY d.not_before, d.id
+`
+
+// What is due happens when it is due, and not when it was scheduled.
+func (q *Queries) ScheduledRelease(ctx context.Context, db DBTX, ids []uuid.UUID) (int64, error) {
+	result, err := db.Exec(ctx, ScheduledRelease, ids)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

@@ -242,16 +242,16 @@ WITH moved AS (
                                WHERE a.seq > $1::bigint ORDER BY a.seq LIMIT 1 OFFSET $2- 1), 9223372036854775807)
        AND ($3::bigint = 0 OR o.seq = $3::bigint)
        AND (NOT $4::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
-    RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
+    RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before
 ), state AS (
     UPDATE /*schema*/relay_state SET head = head + (SELECT count(*) FROM moved), beat_at = clock_timestamp()
      WHERE EXISTS (SELECT FROM moved)
     RETURNING head - (SELECT count(*) FROM moved) AS before
 ), logged AS (
     INSERT INTO /*schema*/events (pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent,
-                        source, schema_version, occurred_at)
+                        source, schema_version, occurred_at, not_before)
     SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
-           m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
+           m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at, m.not_before
       FROM moved m ORDER BY m.lane, m.seq
     RETURNING lane, type, pos, seq
 )
@@ -321,12 +321,14 @@ func (q *Queries) RelayOwnID(ctx context.Context, db DBTX) (int64, error) {
 
 const RelayPeek = `-- name: RelayPeek :one
 SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > (SELECT $1::bigint) ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
-       EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled
+       EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled,
+       EXISTS (SELECT FROM /*schema*/scheduled WHERE not_before <= clock_timestamp()) AS due
 `
 
 type RelayPeekRow struct {
 	Outbox  bool
 	Settled bool
+	Due     bool
 }
 
 // The number comes from a subquery so that the planner does not see it: it would look up how far the index reaches, past
@@ -334,7 +336,7 @@ type RelayPeekRow struct {
 func (q *Queries) RelayPeek(ctx context.Context, db DBTX, above int64) (RelayPeekRow, error) {
 	row := db.QueryRow(ctx, RelayPeek, above)
 	var i RelayPeekRow
-	err := row.Scan(&i.Outbox, &i.Settled)
+	err := row.Scan(&i.Outbox, &i.Settled, &i.Due)
 	return i, err
 }
 
@@ -342,10 +344,10 @@ const RelayQuarantineKeys = `-- name: RelayQuarantineKeys :execrows
 WITH later AS (
     DELETE FROM /*schema*/outbox o
      WHERE current_setting('pgoutbox.turn', true) = 'move'
-       AND o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at
+       AND o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at, o.not_before
 )
-INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
-SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at,
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before,
        'behind an earlier row of its key' FROM later
 `
 
@@ -360,10 +362,10 @@ func (q *Queries) RelayQuarantineKeys(ctx context.Context, db DBTX) (int64, erro
 
 const RelayQuarantineRow = `-- name: RelayQuarantineRow :one
 WITH refused AS (
-    DELETE FROM /*schema*/outbox o WHERE o.seq = $2 RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at
+    DELETE FROM /*schema*/outbox o WHERE o.seq = $2 RETURNING o.seq, o.id, o.type, o.key, o.lane, o.data, o.correlation_id, o.causation_id, o.traceparent, o.source, o.schema_version, o.occurred_at, o.not_before
 )
-INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
-SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, $1 FROM refused
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, $1 FROM refused
 RETURNING seq, id
 `
 

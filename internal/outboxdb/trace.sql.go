@@ -297,9 +297,24 @@ SELECT seq, id, type, key, lane, data, correlation_id, causation_id, traceparent
   FROM /*schema*/outbox WHERE id = $1 ORDER BY seq LIMIT 1
 `
 
-func (q *Queries) OutboxGet(ctx context.Context, db DBTX, id uuid.UUID) (Outbox, error) {
+type OutboxGetRow struct {
+	Seq           int64
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	Lane          int16
+	Data          json.RawMessage
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Traceparent   *string
+	Source        string
+	SchemaVersion int32
+	OccurredAt    time.Time
+}
+
+func (q *Queries) OutboxGet(ctx context.Context, db DBTX, id uuid.UUID) (OutboxGetRow, error) {
 	row := db.QueryRow(ctx, OutboxGet, id)
-	var i Outbox
+	var i OutboxGetRow
 	err := row.Scan(
 		&i.Seq,
 		&i.ID,
@@ -313,6 +328,82 @@ func (q *Queries) OutboxGet(ctx context.Context, db DBTX, id uuid.UUID) (Outbox,
 		&i.Source,
 		&i.SchemaVersion,
 		&i.OccurredAt,
+	)
+	return i, err
+}
+
+const ScheduledByCorrelation = `-- name: ScheduledByCorrelation :many
+SELECT id, type, key, correlation_id, causation_id, source, schema_version, scheduled_at, not_before
+  FROM /*schema*/scheduled WHERE correlation_id = $1 ORDER BY not_before, id LIMIT $2
+`
+
+type ScheduledByCorrelationParams struct {
+	CorrelationID string
+	Most          int32
+}
+
+type ScheduledByCorrelationRow struct {
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Source        string
+	SchemaVersion int32
+	ScheduledAt   time.Time
+	NotBefore     time.Time
+}
+
+func (q *Queries) ScheduledByCorrelation(ctx context.Context, db DBTX, arg ScheduledByCorrelationParams) ([]ScheduledByCorrelationRow, error) {
+	rows, err := db.Query(ctx, ScheduledByCorrelation, arg.CorrelationID, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ScheduledByCorrelationRow{}
+	for rows.Next() {
+		var i ScheduledByCorrelationRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Type,
+			&i.Key,
+			&i.CorrelationID,
+			&i.CausationID,
+			&i.Source,
+			&i.SchemaVersion,
+			&i.ScheduledAt,
+			&i.NotBefore,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ScheduledGet = `-- name: ScheduledGet :one
+SELECT id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before
+  FROM /*schema*/scheduled WHERE id = $1
+`
+
+func (q *Queries) ScheduledGet(ctx context.Context, db DBTX, id uuid.UUID) (Scheduled, error) {
+	row := db.QueryRow(ctx, ScheduledGet, id)
+	var i Scheduled
+	err := row.Scan(
+		&i.ID,
+		&i.Type,
+		&i.Key,
+		&i.Data,
+		&i.CorrelationID,
+		&i.CausationID,
+		&i.Traceparent,
+		&i.Source,
+		&i.SchemaVersion,
+		&i.ScheduledAt,
+		&i.NotBefore,
 	)
 	return i, err
 }

@@ -57,10 +57,10 @@ SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::
 -- that table locks all its partitions each time.
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at,
-       -- 2: by this very event; 1: by another of its key. Both sets are read once, however many events there are.
+       -- 2: by this very event; 1: by another of its key; 3: it is not due. Both sets are read once, however many events there are.
        (CASE WHEN e.id IN (SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer || '' = @consumer AND h.lane = @lane) THEN 2
              WHEN e.key IN (SELECT h.key FROM /*schema*/holds h WHERE h.consumer || '' = @consumer AND h.lane = @lane) THEN 1
-             ELSE 0 END)::integer AS held
+             WHEN e.not_before > clock_timestamp() THEN 3 ELSE 0 END)::integer AS held
   FROM (SELECT * FROM /*schema*/events a
          WHERE a.lane = @lane
            AND a.pos > (SELECT k.pos FROM /*schema*/cursors k WHERE k.consumer = @consumer AND k.lane = @lane)
@@ -141,7 +141,7 @@ SELECT event_id, key FROM /*schema*/holds
 
 -- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
-       e.schema_version, e.occurred_at, 0::integer AS held,
+       e.schema_version, e.occurred_at, (CASE WHEN e.not_before > clock_timestamp() THEN 3 ELSE 0 END)::integer AS held,
        coalesce(w.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
   FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
   LEFT JOIN /*schema*/runs b ON b.id = w.run
@@ -153,6 +153,9 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation
 SELECT p.event_id FROM /*schema*/processed_events p WHERE p.consumer = @dedupe AND p.event_id = ANY (@event_ids::uuid[])
 UNION
 SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = ANY (@event_ids::uuid[]);
+
+-- name: EventsNotBefore :many
+SELECT e.pos, e.not_before FROM /*schema*/events e WHERE e.lane = @lane AND e.pos = ANY (@positions::bigint[]) AND e.not_before IS NOT NULL;
 
 -- name: ProcessedInsert :exec
 INSERT INTO /*schema*/processed_events (consumer, event_id) SELECT @dedupe, unnest(@event_ids::uuid[]);

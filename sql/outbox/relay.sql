@@ -51,7 +51,8 @@ SELECT /*schema*/outbox_make_processed_partitions(@weeks_ahead);
 -- The number comes from a subquery so that the planner does not see it: it would look up how far the index reaches, past
 -- all that was deleted and not cleaned away yet, and take milliseconds for it.
 SELECT ((SELECT o.seq FROM /*schema*/outbox o WHERE o.seq > (SELECT @above::bigint) ORDER BY o.seq LIMIT 1) IS NOT NULL)::boolean AS outbox,
-       EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled;
+       EXISTS (SELECT FROM /*schema*/holds WHERE settled_at IS NOT NULL) AS settled,
+       EXISTS (SELECT FROM /*schema*/scheduled WHERE not_before <= clock_timestamp()) AS due;
 
 -- name: RelayFirst :one
 SELECT coalesce(min(seq), 0)::bigint FROM /*schema*/outbox;
@@ -76,9 +77,9 @@ WITH moved AS (
     RETURNING head - (SELECT count(*) FROM moved) AS before
 ), logged AS (
     INSERT INTO /*schema*/events (pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent,
-                        source, schema_version, occurred_at)
+                        source, schema_version, occurred_at, not_before)
     SELECT (SELECT before FROM state) + row_number() OVER (ORDER BY m.seq), m.seq, m.id, m.type, m.key, m.lane, m.data,
-           m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at
+           m.correlation_id, m.causation_id, m.traceparent, m.source, m.schema_version, m.occurred_at, m.not_before
       FROM moved m ORDER BY m.lane, m.seq
     RETURNING lane, type, pos, seq
 )
@@ -91,16 +92,16 @@ WITH later AS (
      WHERE current_setting('pgoutbox.turn', true) = 'move'
        AND o.key IN (SELECT q.key FROM /*schema*/quarantine q) RETURNING o.*
 )
-INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
-SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at,
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before,
        'behind an earlier row of its key' FROM later;
 
 -- name: RelayQuarantineRow :one
 WITH refused AS (
     DELETE FROM /*schema*/outbox o WHERE o.seq = @seq RETURNING o.*
 )
-INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error)
-SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, @error FROM refused
+INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, error)
+SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, @error FROM refused
 RETURNING seq, id;
 
 -- name: RelayHasQuarantine :one

@@ -6,6 +6,14 @@ SELECT pos, id, type, key, lane, data, correlation_id, causation_id, traceparent
 SELECT seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
   FROM /*schema*/outbox WHERE id = @id ORDER BY seq LIMIT 1;
 
+-- name: ScheduledGet :one
+SELECT id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before
+  FROM /*schema*/scheduled WHERE id = @id;
+
+-- name: ScheduledByCorrelation :many
+SELECT id, type, key, correlation_id, causation_id, source, schema_version, scheduled_at, not_before
+  FROM /*schema*/scheduled WHERE correlation_id = @correlation_id ORDER BY not_before, id LIMIT @most;
+
 -- name: EventsByCorrelation :many
 SELECT pos, id, type, key, lane, correlation_id, causation_id, source, schema_version, occurred_at, relayed_at
   FROM /*schema*/events WHERE correlation_id = @correlation_id ORDER BY pos LIMIT @most;
