@@ -81,10 +81,11 @@ func (o *Operator) Backfill(ctx context.Context, consumer string, b Backfill, by
 		if Kind(kind) == KindExternal && !by.Force {
 			return conflictf("consumer %s calls the outside: a backfill calls it again, and must be forced", consumer)
 		}
-		log, err := o.q.ConsumerRegisterHead(ctx, db)
+		bounds, err := o.q.LogBounds(ctx, db)
 		if err != nil {
 			return err
 		}
+		log := outboxdb.ConsumerRegisterHeadRow(bounds)
 		from, err := position(ctx, o.q, db, b.From, log)
 		if err != nil {
 			return err

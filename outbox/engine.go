@@ -18,6 +18,9 @@ import (
 // Lanes is how many lanes the keys are spread over; a consumer reads each of them with a cursor of its own.
 const Lanes = 64
 
+// DefaultRetention is how long events stay in the log where nothing else is said.
+const DefaultRetention = 30 * 24 * time.Hour
+
 // Config is what an Engine needs to know beyond its consumers. The zero value has good defaults.
 type Config struct {
 	// Schema holds the tables. Default: whatever the search_path finds.
@@ -26,6 +29,9 @@ type Config struct {
 	MaxAttempts int
 	// RetryBase is the wait after the first failure; it doubles up to RetryMax. Defaults 1 s and 1 h.
 	RetryBase, RetryMax time.Duration
+	// Retention is how long Retain leaves events in the log after they were relayed, at least. Default 30 days; negative: for
+	// ever.
+	Retention time.Duration
 	// Logger gets what the engine has to say. Default: nothing is logged.
 	Logger *slog.Logger
 	// LogDeliveries logs every delivery and not only the failed ones.
@@ -103,6 +109,9 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 		cfg.RetryMax = time.Hour
 	}
 	cfg.RetryMax = max(cfg.RetryMax, cfg.RetryBase)
+	if cfg.Retention == 0 {
+		cfg.Retention = DefaultRetention
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

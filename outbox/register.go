@@ -133,6 +133,9 @@ func position(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX, s Star
 	case s.since.IsZero():
 		return log.Head, nil
 	}
+	if log.FloorAt != nil && s.since.Before(*log.FloorAt) {
+		return 0, conflictf("the log holds nothing from before %s any more: begin there, or at its Beginning", log.FloorAt.UTC().Format(time.RFC3339))
+	}
 	before := s.since.Add(-relayedWithin)
 	low, high := log.Floor, log.Head // the last one relayed before is in between, or there is none
 	for low < high {

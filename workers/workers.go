@@ -24,6 +24,8 @@ const (
 	maintainSoon      = time.Second
 	maintainSoonTimes = 5
 	partitionsEvery   = time.Hour
+	// retainEvery is how often each process asks whether something in the log is too old.
+	retainEvery = 10 * time.Minute
 
 	// drainsAtOnce is how many lanes of a consumer one process drains at a time, at most: more of them get in each other's way.
 	drainsAtOnce = 4
@@ -39,6 +41,8 @@ type Config struct {
 	// MaxAttempts, RetryBase and RetryMax hold for consumers that do not set their own: 25, 1 s doubling, 1 h.
 	MaxAttempts         int
 	RetryBase, RetryMax time.Duration
+	// Retention is how long events stay in the log, at least. Default outbox.DefaultRetention; negative: for ever.
+	Retention time.Duration
 	// PollOnly does without LISTEN, for a pool that leads through a transaction pooler.
 	PollOnly bool
 	// SoftStop is how long Stop lets running jobs finish before it cancels them. Default 10 s.
@@ -113,7 +117,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	}
 	w.client = client
 	w.engine = outbox.NewEngine(pool, reg, jobs{client}, outbox.Config{
-		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax,
+		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax, Retention: cfg.Retention,
 		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build, DrainHere: w.here.drain,
 	})
 	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
@@ -145,6 +149,7 @@ func (w *Workers) Start(ctx context.Context) error {
 		return err
 	}
 	w.loop.Go(func() { w.maintain(running) })
+	w.loop.Go(func() { w.retain(running) })
 	return nil
 }
 
@@ -209,6 +214,22 @@ func (w *Workers) maintain(ctx context.Context) {
 		w.mu.Lock()
 		w.maintained = time.Now()
 		w.mu.Unlock()
+	}
+}
+
+// retain drops what is too old. It is no part of maintain: it may take its time.
+func (w *Workers) retain(ctx context.Context) {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := w.engine.Retain(ctx); err != nil && ctx.Err() == nil {
+			w.log.Error("retention", "error", err)
+		}
 	}
 }
 

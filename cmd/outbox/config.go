@@ -20,6 +20,7 @@ type config struct {
 	MaxAttempts   int           `env:"OUTBOX_MAX_ATTEMPTS"   envDefault:"25"`
 	RetryBase     time.Duration `env:"OUTBOX_RETRY_BASE"     envDefault:"1s"`
 	RetryMax      time.Duration `env:"OUTBOX_RETRY_MAX"      envDefault:"1h"`
+	Retention     time.Duration `env:"OUTBOX_RETENTION"      envDefault:"720h"`
 	LogDeliveries string        `env:"OUTBOX_LOG_DELIVERIES" envDefault:"failures"`
 
 	SMTPURL             string `env:"SMTP_URL"`
@@ -43,6 +44,9 @@ func loadConfig() (config, error) {
 	}
 	if c.RetryMax < c.RetryBase {
 		wrong = append(wrong, errors.New("OUTBOX_RETRY_MAX must not be below OUTBOX_RETRY_BASE"))
+	}
+	if c.Retention < time.Hour && c.Retention >= 0 {
+		wrong = append(wrong, errors.New("OUTBOX_RETENTION must be an hour or more, or negative to keep everything"))
 	}
 	if c.LogDeliveries != "failures" && c.LogDeliveries != "all" {
 		wrong = append(wrong, errors.New("OUTBOX_LOG_DELIVERIES must be failures or all"))

@@ -121,11 +121,12 @@ func (q *Queries) CheckGaps(ctx context.Context, db DBTX, arg CheckGapsParams) (
 }
 
 const CheckHeads = `-- name: CheckHeads :one
-SELECT head, (SELECT count(*) FROM /*schema*/outbox) AS outbox, (SELECT count(*) FROM /*schema*/quarantine) AS quarantined FROM /*schema*/relay_state
+SELECT head, (SELECT floor FROM /*schema*/retention) AS floor, (SELECT count(*) FROM /*schema*/outbox) AS outbox, (SELECT count(*) FROM /*schema*/quarantine) AS quarantined FROM /*schema*/relay_state
 `
 
 type CheckHeadsRow struct {
 	Head        int64
+	Floor       int64
 	Outbox      int64
 	Quarantined int64
 }
@@ -133,7 +134,12 @@ type CheckHeadsRow struct {
 func (q *Queries) CheckHeads(ctx context.Context, db DBTX) (CheckHeadsRow, error) {
 	row := db.QueryRow(ctx, CheckHeads)
 	var i CheckHeadsRow
-	err := row.Scan(&i.Head, &i.Outbox, &i.Quarantined)
+	err := row.Scan(
+		&i.Head,
+		&i.Floor,
+		&i.Outbox,
+		&i.Quarantined,
+	)
 	return i, err
 }
 

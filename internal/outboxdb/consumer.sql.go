@@ -280,12 +280,13 @@ func (q *Queries) ConsumerRegisterCursors(ctx context.Context, db DBTX, arg Cons
 }
 
 const ConsumerRegisterHead = `-- name: ConsumerRegisterHead :one
-SELECT s.head, 0::bigint AS floor FROM /*schema*/relay_state s FOR SHARE
+SELECT s.head, r.floor, r.floor_at FROM /*schema*/relay_state s, /*schema*/retention r FOR SHARE
 `
 
 type ConsumerRegisterHeadRow struct {
-	Head  int64
-	Floor int64
+	Head    int64
+	Floor   int64
+	FloorAt *time.Time
 }
 
 // Stops the log until the registration is committed: what is relayed after the position that it starts from is read by
@@ -293,7 +294,7 @@ type ConsumerRegisterHeadRow struct {
 func (q *Queries) ConsumerRegisterHead(ctx context.Context, db DBTX) (ConsumerRegisterHeadRow, error) {
 	row := db.QueryRow(ctx, ConsumerRegisterHead)
 	var i ConsumerRegisterHeadRow
-	err := row.Scan(&i.Head, &i.Floor)
+	err := row.Scan(&i.Head, &i.Floor, &i.FloorAt)
 	return i, err
 }
 
@@ -613,4 +614,22 @@ func (q *Queries) EventAt(ctx context.Context, db DBTX, pos int64) (time.Time, e
 	var relayed_at time.Time
 	err := row.Scan(&relayed_at)
 	return relayed_at, err
+}
+
+const LogBounds = `-- name: LogBounds :one
+SELECT s.head, r.floor, r.floor_at FROM /*schema*/relay_state s, /*schema*/retention r FOR SHARE OF r
+`
+
+type LogBoundsRow struct {
+	Head    int64
+	Floor   int64
+	FloorAt *time.Time
+}
+
+// Keeps retention from raising the floor until the transaction ends, and stops nothing else.
+func (q *Queries) LogBounds(ctx context.Context, db DBTX) (LogBoundsRow, error) {
+	row := db.QueryRow(ctx, LogBounds)
+	var i LogBoundsRow
+	err := row.Scan(&i.Head, &i.Floor, &i.FloorAt)
+	return i, err
 }

@@ -232,6 +232,12 @@ type RelayState struct {
 	BeatAt        time.Time
 }
 
+type Retention struct {
+	One     bool
+	Floor   int64
+	FloorAt *time.Time
+}
+
 type RetiredConsumer struct {
 	Name      string
 	Successor *string

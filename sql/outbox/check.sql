@@ -1,5 +1,5 @@
 -- name: CheckHeads :one
-SELECT head, (SELECT count(*) FROM /*schema*/outbox) AS outbox, (SELECT count(*) FROM /*schema*/quarantine) AS quarantined FROM /*schema*/relay_state;
+SELECT head, (SELECT floor FROM /*schema*/retention) AS floor, (SELECT count(*) FROM /*schema*/outbox) AS outbox, (SELECT count(*) FROM /*schema*/quarantine) AS quarantined FROM /*schema*/relay_state;
 
 -- name: CheckEvents :many
 -- Every event × subscribed consumer that is not in exactly one place.

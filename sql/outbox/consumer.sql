@@ -79,7 +79,11 @@ DELETE FROM /*schema*/consumers WHERE name = @name;
 -- name: ConsumerRegisterHead :one
 -- Stops the log until the registration is committed: what is relayed after the position that it starts from is read by
 -- drains that know of it.
-SELECT s.head, 0::bigint AS floor FROM /*schema*/relay_state s FOR SHARE;
+SELECT s.head, r.floor, r.floor_at FROM /*schema*/relay_state s, /*schema*/retention r FOR SHARE;
+
+-- name: LogBounds :one
+-- Keeps retention from raising the floor until the transaction ends, and stops nothing else.
+SELECT s.head, r.floor, r.floor_at FROM /*schema*/relay_state s, /*schema*/retention r FOR SHARE OF r;
 
 -- name: ConsumerKnown :one
 SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name);
