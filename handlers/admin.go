@@ -45,6 +45,12 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	g.GET("/consumers", a.consumers)
 	g.POST("/consumers/:name/pause", a.pause)
 	g.POST("/consumers/:name/resume", a.resume)
+	g.POST("/consumers/:name/remove", a.remove)
+	g.POST("/consumers/:name/unsubscribe", a.unsubscribe)
+	g.POST("/consumers/:name/backfill", a.backfill)
+	g.GET("/consumers/:name/backfills", a.backfills)
+	g.GET("/backfills/:id", a.backfillStatus)
+	g.POST("/backfills/:id/stop", a.stopBackfill)
 	return e
 }
 
@@ -198,46 +204,17 @@ func (a *admin) trace(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]any{"correlation_id": id, "events": events})
 }
 
-func (a *admin) consumers(c echo.Context) error {
-	all, err := a.operator.Consumers(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, list[outbox.ConsumerStatus]{Items: all})
-}
-
-func (a *admin) pause(c echo.Context) error  { return a.setPaused(c, true) }
-func (a *admin) resume(c echo.Context) error { return a.setPaused(c, false) }
-
-func (a *admin) setPaused(c echo.Context, paused bool) error {
-	var body struct {
-		Reason string `json:"reason"`
-	}
-	if err := decodeOptional(c, &body); err != nil {
-		return err
-	}
-	if reasonTooLong(body.Reason) {
-		return invalid("/reason", "must be at most 1000 characters without NUL")
-	}
-	set := a.operator.Resume
-	if paused {
-		set = a.operator.Pause
-	}
-	if err := set(c.Request().Context(), c.Param("name"), outbox.Action{Actor: a.actor(c), Reason: body.Reason}); err != nil {
-		return adminProblem(err)
-	}
-	return c.JSON(http.StatusOK, map[string]any{"name": c.Param("name"), "paused": paused})
-}
-
 func reasonTooLong(reason string) bool {
 	return len([]rune(reason)) > 1000 || strings.ContainsRune(reason, 0)
 }
 
 // letterID is the id in the path; what cannot be one is not found.
-func letterID(c echo.Context) (int64, error) {
+func letterID(c echo.Context) (int64, error) { return pathNumber(c, "dead letter") }
+
+func pathNumber(c echo.Context, what string) (int64, error) {
 	id, err := strconv.ParseInt(c.Param("id"), 10, 64)
 	if err != nil || id < 1 {
-		return 0, notFound("dead letter")
+		return 0, notFound(what)
 	}
 	return id, nil
 }

@@ -208,4 +208,26 @@ func TestAdminShowsAndSettlesALetter(t *testing.T) {
 	require.Contains(t, consumers["items"].([]any)[0], "paused_at")
 	status, _ = o.ask("POST", "/admin/consumers/billing/resume", "")
 	require.Equal(t, 200, status)
+
+	for _, c := range []struct {
+		path, body string
+		status     int
+	}{
+		{"/admin/consumers/billing/backfill", `{"from":"yesterday","reason":"x"}`, 422},
+		{"/admin/consumers/billing/backfill", `{"from":"beginning","until":"today","reason":"x"}`, 422},
+		{"/admin/consumers/billing/backfill", `{"from":"beginning"}`, 422},
+		{"/admin/consumers/billing/backfill", `{"from":"beginning","reason":"x","often":true}`, 422},
+		{"/admin/consumers/nobody/backfill", `{"from":"beginning","reason":"x"}`, 404},
+		{"/admin/backfills/7/stop", ``, 404},
+		{"/admin/consumers/billing/unsubscribe", `{}`, 422},
+		{"/admin/consumers/billing/unsubscribe", `{"pattern":"cart.*"}`, 404},
+		{"/admin/consumers/nobody/remove", ``, 404},
+		{"/admin/consumers/billing/remove", `{"force":true}`, 422},
+	} {
+		status, answer := o.ask("POST", c.path, c.body)
+		require.Equal(t, c.status, status, "%s %s: %v", c.path, c.body, answer)
+	}
+	status, removal := o.ask("POST", "/admin/consumers/billing/remove", `{"force":true,"reason":"a test"}`)
+	require.Equal(t, 200, status, removal)
+	require.Equal(t, "billing", removal["consumer"])
 }

@@ -17,6 +17,7 @@ type commands struct {
 	Serve       serveCommand       `cmd:"" help:"API and workers on DATABASE_URL."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show where it is."`
 	Check       checkCommand       `cmd:"" help:"Prove that every event is in exactly one place for each consumer; exit 1 and the list where not."`
+	Consumers   consumersCommand   `cmd:"" help:"Look at the consumers; pause, backfill, remove them."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask the running service whether it is ready, for container probes."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`

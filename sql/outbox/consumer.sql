@@ -126,7 +126,7 @@ SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(e
   JOIN /*schema*/events e ON e.lane = c.lane AND e.pos > c.pos
  WHERE c.consumer = @consumer
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = c.consumer AND e.pos > s.from_pos AND e.type LIKE s.like_pattern);
+                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR c.run IS NOT NULL) AND e.type LIKE s.like_pattern);
 
 -- name: ConsumerHolds :one
 SELECT count(*) FILTER (WHERE settled_at IS NULL AND dead_at IS NULL) AS in_flight,
