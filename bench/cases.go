@@ -133,6 +133,10 @@ var measurements = []measurement{
 		on: withOutbox, once: true, run: backlog,
 	},
 	{
+		gives: one("catchup/rate", perSecond, "a new consumer beside a live one, from the oldest event of a history until it has caught up"),
+		on:    withOutbox, once: true, run: catchUp,
+	},
+	{
 		gives: one("snapshot/last-over-first", "ratio", "rate of the last of four cycles of 20,000 events against the first, while an old snapshot is held open"),
 		on:    withOutbox, once: true, run: oldSnapshot,
 	},

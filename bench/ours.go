@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ type ours struct {
 	consumers int
 	keys      int
 	failEvery int64 // the first attempt of every such event fails; 0: none
+	late      bool  // consumers but the first begin with the oldest event
 }
 
 var errFirstAttempt = errors.New("the first attempt of this event fails")
@@ -54,7 +56,11 @@ func (o ours) registry(done *atomic.Int64) *outbox.Registry {
 	if o.failEvery > 0 {
 		opts = append(opts, outbox.Backoff(10*time.Millisecond, 10*time.Millisecond))
 	}
-	for _, name := range o.names() {
+	for i, name := range o.names() {
+		opts := opts
+		if o.late && i > 0 {
+			opts = append(slices.Clone(opts), outbox.StartFrom(outbox.Beginning))
+		}
 		switch o.style {
 		case queueing:
 			outbox.Handle(reg, name, func(ctx context.Context, _ pgx.Tx, e outbox.Received[payload]) error {
