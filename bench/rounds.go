@@ -26,7 +26,7 @@ type sizes struct {
 	timeout time.Duration
 
 	// warmEvents come before those that are timed; riverWarmEvents at those that are slower.
-	warmEvents, riverWarmEvents                                                      int
+	warmEvents, riverWarmEvents                                                                     int
 	events, limitEvents, riverEvents, watermillEvents, backlogEvents, snapshotEvents, catchUpEvents int
 
 	watermillBatches                                 []int
