@@ -30,7 +30,10 @@ type world struct {
 	lateN     int32
 }
 
-const lateKey = "late"
+const (
+	lateKey      = "late"
+	scheduledKey = "scheduled"
+)
 
 func (w *world) failsNow(consumer string, n int) bool {
 	w.mu.Lock()
@@ -38,13 +41,13 @@ func (w *world) failsNow(consumer string, n int) bool {
 	return w.fails[consumer][n]
 }
 
-// TestAgainstAModel lets producers, late commits, failing handlers, two relays, killed connections, rescues, replays, dismissals
-// and pauses happen in any order, and in the end everything works again: every effect has happened once, in order per
-// key, but for what was dismissed, and for the place of what was skipped. -model says for how long; a seed that failed is
+// TestAgainstAModel lets producers, late commits, scheduled events, failing handlers, two relays, killed connections, rescues,
+// replays, dismissals, pauses and backfills happen in any order, and in the end everything works again: every effect has happened
+// once, in order per key, but for what was dismissed, and for the place of what was skipped, or run again. -model says for how long; a seed that failed is
 // replayed as rapid says (-rapid.seed).
 func TestAgainstAModel(t *testing.T) {
 	t.Parallel()
-	consumers := []string{"ledger", "mail", "search", "skipper"}
+	consumers := []string{"again", "ledger", "mail", "search", "skipper"}
 	steps := 0
 	t.Cleanup(func() { t.Logf("%d steps", steps) })
 	until := time.Now().Add(*modelTime)
@@ -67,6 +70,14 @@ func TestAgainstAModel(t *testing.T) {
 				return effect(ctx, tx, e)
 			}
 			outbox.Handle(reg, "ledger", handle, outbox.On("note.*"), outbox.MaxAttempts(2))
+			outbox.Handle(reg, "again", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+				if e.Backfill != 0 {
+					if _, err := tx.Exec(ctx, `delete from effects where consumer = 'again' and event_id = $1`, e.ID); err != nil {
+						return err
+					}
+				}
+				return handle(ctx, tx, e)
+			}, outbox.On("note.*"), outbox.MaxAttempts(2))
 			outbox.Handle(reg, "search", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.Unordered())
 			outbox.Handle(reg, "skipper", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.OnDead(outbox.Skip))
 			outbox.HandleExternal(reg, "mail", func(_ context.Context, e outbox.Received[note]) (func(context.Context, pgx.Tx) error, error) {
@@ -89,6 +100,7 @@ func TestAgainstAModel(t *testing.T) {
 			for _, c := range consumers {
 				require.NoError(t, r.op.Resume(t.Context(), c, anna))
 			}
+			r.exec(`update scheduled set not_before = not_before - interval '1 day'`)
 			for range 50 {
 				r.settle()
 				if r.replayAll() == 0 {
@@ -102,8 +114,9 @@ func TestAgainstAModel(t *testing.T) {
 					want := slices.DeleteFunc(slices.Clone(ns), func(n int32) bool { return w.dismissed[c][n] })
 					got := one[[]int32](r, `select coalesce(array_agg(n order by i), '{}') from effects where consumer = $1 and key = $2`, c, key)
 					switch c {
-					case "search":
+					case "search", "again":
 						slices.Sort(got)
+						slices.Sort(want)
 					case "skipper": // those that were never dead are in order among themselves
 						dead := one[[]int32](r, `select coalesce(array_agg((data->>'n')::int), '{}') from discarded_jobs where consumer = $1 and key = $2`, c, key)
 						alive := func(n int32) bool { return !slices.Contains(dead, n) }
@@ -178,6 +191,31 @@ func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) int {
 			require.NoError(r.t, err)
 			w.late, w.lateN = tx, int32(*next)
 		},
+		"schedule": func(*rapid.T) {
+			*next++
+			e := at(scheduledKey, *next, time.Now().Add(time.Hour+time.Duration(*next)*time.Second))
+			require.NoError(r.t, pgx.BeginFunc(r.t.Context(), r.pool, func(tx pgx.Tx) error {
+				_, err := outbox.Append(r.t.Context(), tx, e)
+				return err
+			}))
+			w.produced[scheduledKey] = append(w.produced[scheduledKey], int32(*next))
+		},
+		"due": func(*rapid.T) { r.exec(`update scheduled set not_before = not_before - interval '1 day'`) },
+		"backfill": func(*rapid.T) {
+			_, err := r.op.Backfill(r.t.Context(), "again", outbox.Backfill{From: outbox.Beginning}, anna)
+			var conflict *outbox.ConflictError
+			if !errors.As(err, &conflict) {
+				require.NoError(r.t, err)
+			}
+		},
+		"stop a backfill": func(*rapid.T) {
+			all, err := r.op.Backfills(r.t.Context(), "again")
+			require.NoError(r.t, err)
+			if len(all) > 0 && all[0].State == "running" {
+				_, err := r.op.StopBackfill(r.t.Context(), all[0].ID, anna)
+				require.NoError(r.t, err)
+			}
+		},
 		"commit late": func(rt *rapid.T) { w.endLate(r.t, rapid.Bool().Draw(rt, "commits")) },
 		"two relays": func(*rapid.T) {
 			other := r.startRelay()
@@ -226,8 +264,9 @@ func (w *world) play(rt *rapid.T, r *rig, consumers []string, next *int) int {
 			clear(w.fails[consumer.Draw(rt, "consumer")])
 		},
 		"replay": func(*rapid.T) { r.replayAll() },
-		"dismiss": func(*rapid.T) {
-			letters, err := r.op.Letters(r.t.Context(), outbox.LetterFilter{State: "dead"}, 0, 1)
+		"dismiss": func(rt *rapid.T) {
+			// Not those of the one that is run again: that gives a dismissed event another try.
+			letters, err := r.op.Letters(r.t.Context(), outbox.LetterFilter{State: "dead", Consumer: rapid.SampledFrom(consumers[1:]).Draw(rt, "of")}, 0, 1)
 			require.NoError(r.t, err)
 			for _, l := range letters {
 				r.dismiss(l.ID)

@@ -103,11 +103,11 @@ func (r *rig) startRelay() (stop func() error) {
 	}
 }
 
-// relay moves all that is in the outbox.
+// relay moves all that is in the outbox, or due.
 func (r *rig) relay() {
 	r.t.Helper()
 	stop := r.startRelay()
-	r.until(`select not exists (select from outbox)`)
+	r.until(`select not exists (select from outbox) and not exists (select from scheduled where not_before <= clock_timestamp())`)
 	require.NoError(r.t, stop())
 }
 
