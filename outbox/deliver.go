@@ -67,6 +67,7 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 			Wake()
 		}
 		wakeSettled() // what waited for this event may go
+		wakeWaiting(eventID)
 		return nil
 	case errors.Is(err, errFenced):
 		d.logDelivery("fenced", nil)

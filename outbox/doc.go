@@ -21,6 +21,14 @@
 // the event is processed; [HandleExternal] registers calls to the outside, which get the event's id as idempotency key.
 // Package workers runs them on River.
 //
+// # Reading what followed
+//
+// [Wait] returns when consumers have processed an event, so that who wrote can read what came of it:
+//
+//	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+//	defer cancel()
+//	err := outbox.Wait(ctx, pool, eventID, "billing")
+//
 // # The way of an event
 //
 //	producer   one transaction: state + outbox          the key's advisory lock, then the row

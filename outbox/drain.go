@@ -281,6 +281,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	if len(b.tx.appended) > 0 {
 		Wake()
 	}
+	b.wakeWaiting()
 	b.logDone(time.Since(began))
 	if b.done >= drainBusy {
 		d.busyAt.Store(time.Now().UnixNano())

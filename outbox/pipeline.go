@@ -31,9 +31,14 @@ func (e *Engine) pipelineFor(ctx context.Context, statement, idle time.Duration,
 	if err != nil {
 		return nil, err
 	}
+	return pipelineOn(ctx, conn, "begin isolation level read committed", statement, idle, first)
+}
+
+// pipelineOn is pipelineFor on a connection, which it gives back when it fails.
+func pipelineOn(ctx context.Context, conn *pgxpool.Conn, begin string, statement, idle time.Duration, first func(*pgx.Batch)) (*pipelined, error) {
 	encodeUUIDs(conn.Conn())
 	b := &pgx.Batch{}
-	b.BeginTx(pgx.TxOptions{BeginQuery: "begin isolation level read committed"})
+	b.BeginTx(pgx.TxOptions{BeginQuery: begin})
 	b.Queue(outboxdb.EngineBounds, milliseconds(statement), milliseconds(idle))
 	first(b)
 	results := conn.SendBatch(ctx, b)

@@ -32,6 +32,7 @@ func TestPlansMadeOnNewTablesAreGoodForFullOnes(t *testing.T) {
 		"DrainWindow":      {outboxdb.DrainWindow, `events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DrainAdvance":     {outboxdb.DrainAdvance, `events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"LetterReplayed":   {outboxdb.LetterReplayed, `discarded_jobs\n +Index Cond: .*event_id = `},
+		"WaitStates":       {outboxdb.WaitStates, `events_p0_id_idx(?s:.*)Index Cond: \(id = (?s:.*)processed_events\w* p_1\n +Index Cond: .*consumer = .*event_id = (?s:.*)discarded_jobs d\n +Index Cond: .*event_id = `},
 		"JobFinish":        {outboxdb.JobFinish, `river_job\n +Index Cond: .id = `},
 	} {
 		t.Run(name, func(t *testing.T) {
