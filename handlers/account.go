@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
+	"github.com/pgoutbox/pgoutbox/internal/shop"
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
 )
 
@@ -50,14 +51,19 @@ type mailView struct {
 }
 
 func (a *api) account(c echo.Context, user uuid.UUID) error {
-	row, err := await(c, func() (row shopdb.UserAccountRow, err error) {
-		err = a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
-			row, err = a.queries.UserAccount(ctx, conn, shopdb.UserAccountParams{ID: user, PatienceSeconds: planPatience.Seconds()})
-			return err
-		})
-		return row, err
-	}, func(row shopdb.UserAccountRow) bool {
-		return row.PlanStatus == planTrialing || row.PlanStatus == planExpired
+	row, err := await(c, a.pool, awaited[shopdb.UserAccountRow]{
+		load: func() (row shopdb.UserAccountRow, err error) {
+			err = a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
+				row, err = a.queries.UserAccount(ctx, conn, shopdb.UserAccountParams{ID: user, PatienceSeconds: planPatience.Seconds()})
+				return err
+			})
+			return row, err
+		},
+		settled: func(row shopdb.UserAccountRow) bool {
+			return row.PlanStatus == planTrialing || row.PlanStatus == planExpired
+		},
+		event: func(row shopdb.UserAccountRow) uuid.UUID { return row.SignupEventID }, consumer: shop.Billing,
+		states: a.plans, id: user,
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return unauthenticated("the account does not exist any more")

@@ -47,9 +47,9 @@ func TestAccountWaitsForThePlan(t *testing.T) {
 		a, _ := s.try(t.Context(), "GET", "/v1/account", nil, "Authorization", "Bearer "+c.token, "Prefer", `respond-async, wait=300; x="y"`)
 		waiting <- a
 	}()
-	// The plan comes once the request has looked for it: the database counts the looks.
+	// The plan comes once the request waits for it: the database knows the looks.
 	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_stat_activity where query like '%AS plan_status%' and pid <> pg_backend_pid())`)
+		return value[bool](s, `select exists (select from pg_stat_activity where query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
 	}, 10*time.Second, 5*time.Millisecond)
 	s.exec(`insert into subscriptions (user_id, plan, trial_ends_at) values ($1, 'trial', now() + interval '14 days')`, c.id)
 	select {

@@ -36,13 +36,17 @@ type api struct {
 	queries   *shopdb.Queries
 	passwords *passwords
 	secret    string // of Stripe's webhooks
+	plans     *states
+	orderEnds *states
 }
 
 // NewAPI returns the customers' listener: probes, /v1 and, where Config.Dev is set, /dev.
 func NewAPI(cfg Config) *echo.Echo {
 	e := newEcho(cfg)
+	queries := shopdb.New()
 	a := &api{
-		pool: cfg.Pool, queries: shopdb.New(), passwords: newPasswords(cfg.PasswordHashes), secret: cfg.StripeWebhookSecret,
+		pool: cfg.Pool, queries: queries, passwords: newPasswords(cfg.PasswordHashes), secret: cfg.StripeWebhookSecret,
+		plans: newStates(cfg.Pool, queries.SubscriptionsStarted), orderEnds: newStates(cfg.Pool, queries.OrdersEnded),
 	}
 
 	e.POST("/v1/signup", a.signUp)

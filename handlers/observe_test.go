@@ -194,7 +194,7 @@ func TestClientThatLeaves(t *testing.T) {
 		_, _ = s.try(ctx, "GET", "/v1/account", nil, "Authorization", "Bearer "+c.token, "Prefer", "wait=30", "X-Correlation-ID", "leaver")
 	}()
 	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_stat_activity where query like '%AS plan_status%' and pid <> pg_backend_pid())`)
+		return value[bool](s, `select exists (select from pg_stat_activity where query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
 	}, 10*time.Second, 5*time.Millisecond)
 	leave()
 	<-gone
@@ -219,7 +219,7 @@ func TestShutdownAnswersWhoWaits(t *testing.T) {
 		waiting <- a
 	}()
 	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_stat_activity where query like '%AS plan_status%' and pid <> pg_backend_pid())`)
+		return value[bool](s, `select exists (select from pg_stat_activity where query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
 	}, 10*time.Second, 5*time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -77,13 +77,18 @@ func (a *api) order(c echo.Context, user uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	row, err := await(c, func() (row shopdb.Order, err error) {
-		err = a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
-			row, err = a.queries.OrderGet(ctx, conn, shopdb.OrderGetParams{ID: orderID, UserID: user})
-			return err
-		})
-		return row, err
-	}, func(row shopdb.Order) bool { return row.Status != orderProcessing })
+	row, err := await(c, a.pool, awaited[shopdb.Order]{
+		load: func() (row shopdb.Order, err error) {
+			err = a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
+				row, err = a.queries.OrderGet(ctx, conn, shopdb.OrderGetParams{ID: orderID, UserID: user})
+				return err
+			})
+			return row, err
+		},
+		settled: func(row shopdb.Order) bool { return row.Status != orderProcessing },
+		event:   func(row shopdb.Order) uuid.UUID { return row.CheckoutEventID }, consumer: shop.Payments,
+		states: a.orderEnds, id: orderID,
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return notFound("order")
 	}

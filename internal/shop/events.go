@@ -1,5 +1,5 @@
 // Package shop names what the shop's producers (handlers) and reactions (workers/consumers) share: the types and data
-// of its events. They carry ids and no personal datum.
+// of its events, and who reacts to them where a request waits for that. Events carry ids and no personal datum.
 package shop
 
 import "github.com/google/uuid"
@@ -13,6 +13,12 @@ const (
 	CartCheckedOut     = "cart.checked_out"
 	OrderPaid          = "order.paid"
 	OrderPaymentFailed = "order.payment_failed"
+)
+
+// The consumers that a request may wait for.
+const (
+	Billing  = "billing"
+	Payments = "payments"
 )
 
 // Money is an amount in the currency's minor unit: 1299 EUR is 12.99 €.

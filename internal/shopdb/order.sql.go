@@ -136,3 +136,28 @@ func (q *Queries) OrderPage(ctx context.Context, db DBTX, arg OrderPageParams) (
 	}
 	return items, nil
 }
+
+const OrdersEnded = `-- name: OrdersEnded :many
+SELECT id FROM orders WHERE id = ANY ($1::uuid[]) AND status <> 'processing'
+`
+
+// Which of the orders are paid for, or will not be.
+func (q *Queries) OrdersEnded(ctx context.Context, db DBTX, ids []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, OrdersEnded, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []uuid.UUID{}
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -27,3 +27,28 @@ func (q *Queries) SubscriptionStart(ctx context.Context, db DBTX, arg Subscripti
 	_, err := db.Exec(ctx, SubscriptionStart, arg.UserID, arg.Plan, arg.TrialDays)
 	return err
 }
+
+const SubscriptionsStarted = `-- name: SubscriptionsStarted :many
+SELECT user_id FROM subscriptions WHERE user_id = ANY ($1::uuid[])
+`
+
+// Which of the users have a plan.
+func (q *Queries) SubscriptionsStarted(ctx context.Context, db DBTX, userIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, SubscriptionsStarted, userIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []uuid.UUID{}
+	for rows.Next() {
+		var user_id uuid.UUID
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

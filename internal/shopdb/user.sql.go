@@ -13,7 +13,7 @@ import (
 )
 
 const UserAccount = `-- name: UserAccount :one
-SELECT u.email, u.name, u.created_at, s.trial_ends_at,
+SELECT u.email, u.name, u.created_at, u.signup_event_id, s.trial_ends_at,
        (CASE WHEN s.user_id IS NOT NULL AND s.trial_ends_at > clock_timestamp() THEN 'trialing'
              WHEN s.user_id IS NOT NULL THEN 'expired'
              WHEN u.created_at < clock_timestamp() - make_interval(secs => $1::double precision) THEN 'delayed'
@@ -29,12 +29,13 @@ type UserAccountParams struct {
 }
 
 type UserAccountRow struct {
-	Email       string
-	Name        string
-	CreatedAt   time.Time
-	TrialEndsAt *time.Time
-	PlanStatus  string
-	WelcomeSent bool
+	Email         string
+	Name          string
+	CreatedAt     time.Time
+	SignupEventID uuid.UUID
+	TrialEndsAt   *time.Time
+	PlanStatus    string
+	WelcomeSent   bool
 }
 
 // The plan is what billing wrote, and nothing else; how long it may take is judged by the database's clock.
@@ -45,6 +46,7 @@ func (q *Queries) UserAccount(ctx context.Context, db DBTX, arg UserAccountParam
 		&i.Email,
 		&i.Name,
 		&i.CreatedAt,
+		&i.SignupEventID,
 		&i.TrialEndsAt,
 		&i.PlanStatus,
 		&i.WelcomeSent,

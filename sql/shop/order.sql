@@ -8,6 +8,10 @@ SELECT id FROM orders WHERE cart_id = $1;
 -- name: OrderGet :one
 SELECT * FROM orders WHERE id = $1 AND user_id = $2;
 
+-- name: OrdersEnded :many
+-- Which of the orders are paid for, or will not be.
+SELECT id FROM orders WHERE id = ANY (@ids::uuid[]) AND status <> 'processing';
+
 -- name: OrderPage :many
 -- Newest first; the next page begins after the last order of this one.
 SELECT * FROM orders

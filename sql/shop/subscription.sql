@@ -2,3 +2,7 @@
 -- No ON CONFLICT: that a trial starts once is the engine's job, and a double must show.
 INSERT INTO subscriptions (user_id, plan, trial_ends_at)
 VALUES (@user_id, @plan, clock_timestamp() + make_interval(days => @trial_days::integer));
+
+-- name: SubscriptionsStarted :many
+-- Which of the users have a plan.
+SELECT user_id FROM subscriptions WHERE user_id = ANY (@user_ids::uuid[]);

@@ -11,16 +11,17 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/internal/mail"
 	"github.com/pgoutbox/pgoutbox/internal/payments"
+	"github.com/pgoutbox/pgoutbox/internal/shop"
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 // Names of the consumers.
 const (
-	Billing      = "billing"
+	Billing      = shop.Billing
 	WelcomeEmail = "welcome-email"
 	CartHistory  = "cart-history"
-	Payments     = "payments"
+	Payments     = shop.Payments
 	Inventory    = "inventory"
 	ReceiptEmail = "receipt-email"
 )
