@@ -166,3 +166,21 @@ func TestUnsubscribe(t *testing.T) {
 	less.applied("c", "a", 1, 3)
 	less.agrees()
 }
+
+// TestWithLeavesTheRegistryAlone: and its copy handles with the same code.
+func TestWithLeavesTheRegistryAlone(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "counter", effect, outbox.On("note.taken"), outbox.MaxAttempts(7))
+	with := reg.With(outbox.MaxAttempts(2), outbox.On("note.read"))
+	require.Equal(t, 2, with.Consumer("counter").MaxAttempts)
+	require.Equal(t, []string{"note.read", "note.taken"}, with.Consumer("counter").Patterns)
+	require.Equal(t, 7, reg.Consumer("counter").MaxAttempts)
+	require.Equal(t, []string{"note.taken"}, reg.Consumer("counter").Patterns)
+	require.Panics(t, func() { reg.With(outbox.Timeout(-1)) })
+
+	r := newRig(t, with)
+	r.append("k", 1)
+	r.settle()
+	r.applied("counter", "k", 1)
+}

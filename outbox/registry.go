@@ -182,6 +182,20 @@ func HandleExternal[T any](r *Registry, consumer string, fn func(ctx context.Con
 	})
 }
 
+// With returns a copy of the registry in which each consumer has opts on top of its own options; the registry itself stays as
+// it is. It is for who runs consumers that somebody else has registered: a test wants all of them to retry at once.
+// It panics like Handle.
+func (r *Registry) With(opts ...Option) *Registry {
+	with := &Registry{consumers: map[string]*Consumer{}, upcasters: r.upcasters}
+	for _, c := range r.consumers {
+		clone := *c
+		clone.Patterns = slices.Clone(c.Patterns)
+		clone.take(opts)
+		with.consumers[clone.Name] = &clone
+	}
+	return with
+}
+
 // Consumers returns the registered consumers by name.
 func (r *Registry) Consumers() []*Consumer {
 	all := make([]*Consumer, 0, len(r.consumers))
@@ -202,30 +216,36 @@ func (r *Registry) add(name string, kind Kind, opts []Option, handler func(*Cons
 	if kind == KindExternal {
 		c.Concurrency = 16
 	}
+	if r.consumers[name] != nil {
+		panic(fmt.Sprintf("outbox: consumer %q is registered twice", name))
+	}
+	c.take(opts)
+	handler(c)
+	r.consumers[name] = c
+}
+
+// take applies the options, and panics on those that cannot work.
+func (c *Consumer) take(opts []Option) {
 	for _, o := range opts {
 		o(c)
 	}
 	slices.Sort(c.Patterns)
 	c.Patterns = slices.Compact(c.Patterns)
 	switch {
-	case !nameForm.MatchString(name) || len(name) > 56:
-		panic(fmt.Sprintf("outbox: consumer name %q must be 1 to 56 of a-z 0-9 in words joined by - or _", name))
-	case r.consumers[name] != nil:
-		panic(fmt.Sprintf("outbox: consumer %q is registered twice", name))
+	case !nameForm.MatchString(c.Name) || len(c.Name) > 56:
+		panic(fmt.Sprintf("outbox: consumer name %q must be 1 to 56 of a-z 0-9 in words joined by - or _", c.Name))
 	case len(c.Patterns) == 0:
-		panic(fmt.Sprintf("outbox: consumer %q subscribes to nothing: give it outbox.On(…)", name))
+		panic(fmt.Sprintf("outbox: consumer %q subscribes to nothing: give it outbox.On(…)", c.Name))
 	case c.OnDead != Hold && c.OnDead != Skip:
-		panic(fmt.Sprintf("outbox: consumer %q: on dead must be Hold or Skip, and is %q", name, c.OnDead))
+		panic(fmt.Sprintf("outbox: consumer %q: on dead must be Hold or Skip, and is %q", c.Name, c.OnDead))
 	case c.MaxAttempts < 0 || c.Timeout <= 0 || c.Concurrency < 1 || c.RetryBase < 0 || c.RetryMax < c.RetryBase:
-		panic(fmt.Sprintf("outbox: consumer %q has an option that cannot work: %+v", name, *c))
+		panic(fmt.Sprintf("outbox: consumer %q has an option that cannot work: %+v", c.Name, *c))
 	}
 	for _, p := range c.Patterns {
 		if !patternForm.MatchString(p) || len(p) > MaxTypeBytes {
-			panic(fmt.Sprintf("outbox: consumer %q: pattern %q must be a type, a prefix like cart.*, or *", name, p))
+			panic(fmt.Sprintf("outbox: consumer %q: pattern %q must be a type, a prefix like cart.*, or *", c.Name, p))
 		}
 	}
-	handler(c)
-	r.consumers[name] = c
 }
 
 // covers reports whether the consumer's code takes every event that the subscribed patterns let through.

@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ type Config struct {
 	Retention time.Duration
 	// PollOnly does without LISTEN, for a pool that leads through a transaction pooler.
 	PollOnly bool
+	// Poll is how often each queue is asked for jobs that no NOTIFY announced, retries that are due above all; at least 1 ms.
+	// Default 1.5 s, and 5 s where nothing depends on it. A test asks more often.
+	Poll time.Duration
 	// SoftStop is how long Stop lets running jobs finish before it cancels them. Default 10 s.
 	SoftStop time.Duration
 	// Logger gets what the workers have to say. Default: nothing is logged.
@@ -69,9 +73,9 @@ type Workers struct {
 
 	softStop time.Duration
 
-	lazyPoll time.Duration   // for jobs that do not depend on it
-	queues   map[string]bool // that are worked
-	covered  map[string]bool // consumers
+	poll, lazyPoll time.Duration   // the second for jobs that do not depend on it
+	queues         map[string]bool // that are worked
+	covered        map[string]bool // consumers
 
 	mu         sync.Mutex
 	maintained time.Time
@@ -87,10 +91,13 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		cfg.SoftStop = 10 * time.Second
 	}
 	w := &Workers{
-		reg: reg, log: cfg.Logger, stop: make(chan struct{}), lazyPoll: pollLazily,
+		reg: reg, log: cfg.Logger, stop: make(chan struct{}), poll: poll, lazyPoll: pollLazily,
 		queues: map[string]bool{}, covered: map[string]bool{},
 	}
-	if cfg.PollOnly {
+	switch {
+	case cfg.Poll > 0:
+		w.poll, w.lazyPoll = cfg.Poll, cfg.Poll
+	case cfg.PollOnly:
 		w.lazyPoll = poll
 	}
 	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{log: cfg.Logger}, &deliverWorker{}
@@ -104,7 +111,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		Workers:             known,
 		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},
 		FetchCooldown:       time.Millisecond,
-		FetchPollInterval:   poll,
+		FetchPollInterval:   w.poll,
 		FetchOnlyKnownKinds: true,
 		// What became of events is in the delivery log; finished wake-ups are of no use to anybody.
 		CompletedJobRetentionPeriod: time.Hour,
@@ -163,8 +170,17 @@ func (w *Workers) Stop(ctx context.Context) error {
 	w.loop.Go(func() { w.here.stop(w.softStop) })
 	err := w.client.Stop(ctx)
 	w.cancel()
-	w.loop.Wait()
 	w.cancel = nil
+	quiet := make(chan struct{})
+	go func() {
+		w.loop.Wait()
+		close(quiet)
+	}()
+	select {
+	case <-quiet:
+	case <-ctx.Done(): // a drain of this process, outside of River, whose handler does not heed its context
+		err = cmp.Or(err, ctx.Err())
+	}
 	if err != nil {
 		return fmt.Errorf("workers: stop river: %w", err)
 	}
