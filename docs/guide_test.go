@@ -86,7 +86,7 @@ func TestTheGuideWorks(t *testing.T) {
 		case b.language == "text": // belongs to the command before
 		case b.language != "sh":
 			t.Fatalf("nobody tests a block in %q", b.language)
-		case strings.HasPrefix(command, "go mod ") || strings.HasPrefix(command, "go get "):
+		case strings.HasPrefix(command, "go mod "):
 		case command == "go run .":
 			g.start()
 		case i+1 < len(all) && all[i+1].language == "text":
