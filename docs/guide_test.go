@@ -226,3 +226,19 @@ func (g *guide) stop() {
 	}
 	g.program = nil
 }
+
+// TestLinksLeadSomewhere: those to files of the repository.
+func TestLinksLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	documents, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, documents)
+	for _, d := range documents {
+		text, err := os.ReadFile(d)
+		require.NoError(t, err)
+		for _, link := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(string(text), -1) {
+			_, err := os.Stat(link[1])
+			require.NoError(t, err, d)
+		}
+	}
+}

@@ -17,9 +17,39 @@
 //
 // # Consuming
 //
-// A [Registry] holds the consumers. [Handle] registers work in the database, which commits together with the note that
-// the event is processed; [HandleExternal] registers calls to the outside, which get the event's id as idempotency key.
-// Package workers runs them on River.
+// A [Registry] holds the consumers. Each has a name, by which the database knows it from its first start on, and subscribes to
+// types of events ([On]).
+//
+//	reg := outbox.NewRegistry()
+//	outbox.Handle(reg, "billing", startTrial, outbox.On("user.signed_up"))
+//	outbox.HandleExternal(reg, "welcome-email", sendWelcome, outbox.On("user.signed_up"))
+//	outbox.HandleBatch(reg, "search-index", indexMany, outbox.On("product.*"))
+//
+// [Handle] and [HandleBatch] register work in the database, which commits together with the note that the event is
+// processed: it happens once. [HandleExternal] registers calls to the outside, which get the event's id as idempotency key.
+// Package workers runs them on River; its package outboxtest runs them in a test until all is quiet.
+//
+// A handler that returns an error is tried again ([MaxAttempts], [Backoff]), unless the error is [Permanent]. When the
+// attempts are used up, the event is a dead letter, and its key stays held until somebody deals with it, or goes on
+// without it ([OnDead]). All other keys go on in any case.
+//
+// # Operating
+//
+// An [Operator] lists dead letters, replays and dismisses them, tells what became of an event ([Operator.Event],
+// [Operator.Trace]) and how far each consumer is ([Operator.Consumers]), and pauses consumers.
+//
+// # Changing consumers
+//
+// The log outlives the code that reads it:
+//
+//   - A new consumer starts from now, from the beginning of the log or from a time ([StartFrom]).
+//   - One whose code was wrong runs again over a part of the log, once, without the others' noticing ([Operator.Backfill]).
+//   - One that is renamed keeps all that it had ([Formerly]); one that is given up is removed ([Operator.Remove]), and so is a
+//     subscription ([Operator.Unsubscribe]).
+//   - Events that were written with an older shape of their data reach the handlers in today's ([Upcast]).
+//
+// In a rolling deploy a process leaves alone what its code does not cover: a consumer that subscribes to more than it handles, or
+// whose name was given up.
 //
 // # Reading what followed
 //
@@ -35,10 +65,11 @@
 //	relay      outbox → events                          one at a time; positions without gaps, in commit order
 //	drain      events after the cursor of a lane        one transaction: handlers' work, processed_events, holds, cursor
 //	deliver    one held event                           attempts with backoff, fenced by the hold's token
-//	letter     discarded_jobs                           attempts used up: an [Operator] replays or dismisses
+//	letter     discarded_jobs                           attempts used up: an operator replays or dismisses
 //
 // A lane is one of 64 shares of the keys. A hold says that nothing of its key goes to its consumer until its event is
-// settled; what comes later of that key waits, in order.
+// settled; what comes later of that key waits, in order. docs/architecture.md in the repository draws all of it, and says what
+// happens when a part dies.
 //
 //	                 ┌────────────► processed
 //	ahead of cursor ─┤                  ▲ ▲
@@ -47,13 +78,14 @@
 //	                 │           │ └─► dead ──► dismissed
 //	                 └─► waiting ┘
 //
-// While an event is dead, its key is held, unless the consumer goes on without it (OnDead, Skip): then the event is skipped,
-// and a replay of it, which is out of order, has to be forced.
+// While an event is dead, its key is held, unless the consumer goes on without it ([OnDead], [Skip]): then the event is
+// skipped, and a replay of it, which is out of order, has to be forced. A backfill takes what is processed or dismissed back to
+// ahead of the cursor, for one more turn.
 //
 // # Invariants
 //
 //   - An event is, for each consumer that subscribes to it, in exactly one of the places above. [Operator.Check] proves it.
-//   - Only who has the lane's lock inserts or deletes holds and waiting rows: a drain, or the replay of a skipped event.
+//   - Only who has the lane's lock inserts or deletes holds and waiting rows: a drain, the replay of a skipped event, a removal.
 //     Everybody else marks a hold as settled or dead; a settled hold makes its lane ready.
 //   - Locks are taken in this order: river_job, the key, holds, discarded_jobs; and each in a statement before any read.
 //   - The hold's token is redrawn at each attempt, death, replay and dismissal: whoever finds another than his own does nothing.
