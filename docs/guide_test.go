@@ -26,7 +26,7 @@ import (
 type block struct{ language, text, file string }
 
 var (
-	fence = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+	fence = regexp.MustCompile("(?s)```(\\w+)\n(.*?)```\n")
 	named = regexp.MustCompile("^\\[`[^`]+`\\]\\(\\.\\./examples/([^)]+\\.go)\\)|In \\[`[^`]+`\\]\\(\\.\\./examples/([^)]+\\.go)\\)")
 )
 

@@ -29,6 +29,7 @@ const (
 )
 
 type settings struct {
+	ctx      context.Context //nolint:containedctx // the package's own tests end a Settle when they have seen enough
 	within   time.Duration
 	schema   outbox.Schema
 	logger   *slog.Logger
@@ -66,7 +67,8 @@ func Logger(l *slog.Logger) Option { return func(s *settings) { s.logger = l } }
 // the given one, so that its size does not matter. reg is not changed.
 func Settle(tb testing.TB, pool *pgxpool.Pool, reg *outbox.Registry, opts ...Option) *Report {
 	tb.Helper()
-	s := settings{within: 30 * time.Second, consumer: []outbox.Option{outbox.Backoff(retryAfter, retryAfter)}}
+	// Not the test's own context, which has ended when a Cleanup runs.
+	s := settings{ctx: context.WithoutCancel(tb.Context()), within: 30 * time.Second, consumer: []outbox.Option{outbox.Backoff(retryAfter, retryAfter)}}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -75,30 +77,36 @@ func Settle(tb testing.TB, pool *pgxpool.Pool, reg *outbox.Registry, opts ...Opt
 	if s.logger == nil {
 		s.logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
-	// Not the test's own context alone, which has ended when a Cleanup runs.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), s.within)
+	ctx, cancel := context.WithTimeout(s.ctx, s.within)
 	defer cancel()
 
+	fail := func(err error) {
+		tb.Helper()
+		if ctx.Err() != nil {
+			tb.Fatalf("outboxtest: it has not come to rest within %s: %v", s.within, err)
+		}
+		tb.Fatalf("outboxtest: %v", err)
+	}
 	own, err := ownPool(ctx, pool)
 	if err != nil {
-		tb.Fatalf("outboxtest: %v", err)
+		fail(err)
 	}
 	defer closePool(own)
 	look := newLook(own, s.schema, reg)
 	before, err := look.counts(ctx)
 	if err != nil {
-		tb.Fatalf("outboxtest: %v", err)
+		fail(err)
 	}
 	open, err := run(ctx, own, reg.With(s.consumer...), look, &s)
 	if err != nil {
-		tb.Fatalf("outboxtest: %v", err)
+		fail(err)
 	}
 	if open != "" {
 		tb.Fatalf("outboxtest: %s", open)
 	}
 	report, err := look.report(context.WithoutCancel(ctx), before)
 	if err != nil {
-		tb.Fatalf("outboxtest: %v", err)
+		fail(err)
 	}
 	return report
 }
