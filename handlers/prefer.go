@@ -139,10 +139,7 @@ func (w awaited[T]) wait(request context.Context, pool *pgxpool.Pool, end time.T
 		case <-stopping(ctx):
 			last = true // a last look, and the answer
 		case <-ctx.Done():
-			last = true
-		}
-		if err := request.Err(); err != nil {
-			return value, err
+			last = true // or the client is gone, for whom nothing is loaded any more
 		}
 		value, err := w.load()
 		if err != nil || last || w.settled(value) {

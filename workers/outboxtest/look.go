@@ -122,17 +122,21 @@ SELECT c.name, c.paused_at IS NOT NULL AS paused,
          WHERE k.consumer = c.name
            AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
                         WHERE s.consumer = c.name AND (e.pos > s.from_pos OR k.run IS NOT NULL) AND e.type LIKE s.like_pattern)) AS ahead,
-       (SELECT count(*) FROM /*schema*/holds h WHERE h.consumer = c.name AND h.settled_at IS NULL AND h.dead_at IS NULL) AS in_flight,
+       (SELECT count(*) FROM /*schema*/holds h WHERE h.consumer = c.name AND h.settled_at IS NULL AND h.dead_at IS NULL
+           AND NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = h.lane AND e.pos = h.pos AND e.not_before > clock_timestamp())) AS in_flight,
        (SELECT count(*) FROM /*schema*/holds h WHERE h.consumer = c.name AND h.settled_at IS NOT NULL) AS settling,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = c.name
            AND NOT EXISTS (SELECT FROM /*schema*/holds h
-                            WHERE h.consumer = w.consumer AND h.key = w.key AND h.dead_at IS NOT NULL AND h.settled_at IS NULL)) AS waiting,
+                            WHERE h.consumer = w.consumer AND h.key = w.key AND h.settled_at IS NULL
+                              AND (h.dead_at IS NOT NULL OR NOT NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = h.lane AND e.pos = h.pos AND e.not_before > clock_timestamp())))) AS waiting,
        (SELECT count(*) FROM /*schema*/river_job j WHERE j.kind = 'outbox_deliver' AND j.args ->> 'consumer' = c.name
-           AND j.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')) AS jobs,
+           AND j.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+           AND NOT EXISTS (SELECT FROM /*schema*/holds h JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
+                            WHERE h.job_id = j.id AND h.settled_at IS NULL AND e.not_before > clock_timestamp())) AS jobs,
        (SELECT count(*) FROM /*schema*/cursors k WHERE k.consumer = c.name AND k.run IS NOT NULL) AS lanes
   FROM /*schema*/consumers c WHERE c.name = ANY ($1)
 UNION ALL
-SELECT '', false, (SELECT count(*) FROM /*schema*/outbox), 0, 0, 0, 0, 0
+SELECT '', false, (SELECT count(*) FROM /*schema*/outbox) + (SELECT count(*) FROM /*schema*/scheduled s WHERE s.not_before <= clock_timestamp()), 0, 0, 0, 0, 0
  ORDER BY 1`
 
 func (l *look) state(ctx context.Context) (*state, error) {
@@ -156,7 +160,7 @@ func (l *look) inFlight(ctx context.Context, s *state) error {
 SELECT h.consumer, e.type, e.key, h.attempts,
        (SELECT d.error FROM /*schema*/delivery_log d WHERE d.event_id = h.event_id AND d.consumer = h.consumer ORDER BY d.id DESC LIMIT 1) AS error
   FROM /*schema*/holds h JOIN /*schema*/events e ON e.lane = h.lane AND e.pos = h.pos
- WHERE h.consumer = ANY ($1) AND h.settled_at IS NULL AND h.dead_at IS NULL ORDER BY h.pos LIMIT 10`), l.consumers)
+ WHERE h.consumer = ANY ($1) AND h.settled_at IS NULL AND h.dead_at IS NULL AND (e.not_before IS NULL OR e.not_before <= clock_timestamp()) ORDER BY h.pos LIMIT 10`), l.consumers)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func Logger(l *slog.Logger) Option { return func(s *settings) { s.logger = l } }
 
 // Settle runs the relay, and the drains and deliveries of reg's consumers, until nothing is left to do: the outbox is
 // empty, no consumer has an event ahead of its cursors, in flight or waiting, but for those that wait behind a dead letter,
-// and no backfill is under way. Then it stops all that it started and returns what happened. Dead letters do not fail
+// and no backfill is under way. Scheduled events that are not due are left, with those that wait for them. Then it stops all that it started and returns what happened. Dead letters do not fail
 // the test: that is for the caller to judge. Failed attempts are retried after a millisecond, whatever the consumers'
 // Backoff says, so that an event that cannot succeed is dead within about a second.
 //

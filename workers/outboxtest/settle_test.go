@@ -356,3 +356,29 @@ func TestWithoutTables(t *testing.T) {
 	said := failure(t, testdb.PoolOn(t, testdb.Empty(t)), outbox.NewRegistry())
 	require.True(t, strings.Contains(said, "migrations.Up"), said)
 }
+
+// What is due is done; what is not is left, with what waits for it.
+func TestSettleLeavesWhatIsNotDue(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "notes", effect, outbox.On("note.*"))
+	later := time.Now().Add(time.Hour)
+	outboxtest.Settle(t, pool, reg) // registers the consumer
+	require.NoError(t, outbox.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := outbox.AppendAll(t.Context(), tx,
+			outbox.Event{Type: "note.taken", Key: "a", Data: note{1}, NotBefore: later},
+			outbox.Event{Type: "note.taken", Key: "a", Data: note{2}},
+			outbox.Event{Type: "note.taken", Key: "b", Data: note{3}, NotBefore: later, Blocks: true},
+			outbox.Event{Type: "note.taken", Key: "b", Data: note{4}},
+		)
+		return err
+	}))
+	outboxtest.Settle(t, pool, reg)
+	require.Equal(t, []int{2}, effects(t, pool, "notes", "a"))
+	require.Empty(t, effects(t, pool, "notes", "b"))
+	_, err := pool.Exec(t.Context(), `update scheduled set not_before = clock_timestamp()`)
+	require.NoError(t, err)
+	outboxtest.Settle(t, pool, reg)
+	require.Equal(t, []int{2, 1}, effects(t, pool, "notes", "a"))
+}
