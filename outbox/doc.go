@@ -13,6 +13,8 @@
 //		return err
 //	})
 //
+// [Event].NotBefore schedules an event, and [CancelScheduled] takes it back.
+//
 // Any other language calls the SQL function outbox_append(type, key, data, …) in its transaction.
 //
 // # Consuming
@@ -46,6 +48,7 @@
 //   - One whose code was wrong runs again over a part of the log, once, without the others' noticing ([Operator.Backfill]).
 //   - One that is renamed keeps all that it had ([Formerly]); one that is given up is removed ([Operator.Remove]), and so is a
 //     subscription ([Operator.Unsubscribe]).
+//   - What is older than the retention goes ([Engine.Retain]), but for what something is left to do with.
 //   - Events that were written with an older shape of their data reach the handlers in today's ([Upcast]).
 //
 // In a rolling deploy a process leaves alone what its code does not cover: a consumer that subscribes to more than it handles, or
