@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,7 +17,7 @@ type commands struct {
 	Dev         devCommand         `cmd:"" help:"Everything, on a private PostgreSQL that is started here. The way to try it."`
 	Serve       serveCommand       `cmd:"" help:"API and workers on DATABASE_URL."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show where it is."`
-	Check       checkCommand       `cmd:"" help:"Prove that every event is in exactly one place for each consumer; exit 1 and the list where not."`
+	Check       checkCommand       `cmd:"" help:"Prove that every event is in exactly one place for each consumer; exit 1 and the list where not, 2 where that could not be found out."`
 	Consumers   consumersCommand   `cmd:"" help:"Look at the consumers; pause, backfill, remove them."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask the running service whether it is ready, for container probes."`
 
@@ -52,6 +53,10 @@ func run(args []string) int {
 	}
 	if err := command.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "outbox:", err)
+		var exit exitError
+		if errors.As(err, &exit) {
+			return exit.code
+		}
 		return 1
 	}
 	return 0

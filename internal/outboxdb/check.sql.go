@@ -11,75 +11,63 @@ import (
 	"github.com/google/uuid"
 )
 
-const CheckEvents = `-- name: CheckEvents :many
-SELECT e.pos, e.id, e.type, e.key, c.name AS consumer,
-       coalesce(e.pos > k.pos, false)::boolean AS ahead, (w.pos IS NOT NULL)::boolean AS waiting,
-       (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::boolean AS in_flight,
-       coalesce(d.state = 'dead', false)::boolean AS dead,
-       (p.event_id IS NOT NULL)::boolean AS processed,
-       coalesce(d.state = 'dismissed', false)::boolean AS dismissed, coalesce(d.skipped, false)::boolean AS skipped
-  FROM /*schema*/events e
-  CROSS JOIN /*schema*/consumers c
-  LEFT JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = e.lane
-  LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = e.key AND w.pos = e.pos
-  LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = e.id
-  LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = e.id
-  LEFT JOIN LATERAL (SELECT CASE WHEN EXISTS (SELECT FROM /*schema*/runs b WHERE b.consumer = c.name)
-                                 THEN /*schema*/outbox_run(c.name, e.lane, e.pos) END AS run) AS r ON true
-  LEFT JOIN /*schema*/processed_events p ON p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || r.run, '') AND p.event_id = e.id
- WHERE e.pos > $1 AND e.pos <= $2
-   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name AND (e.pos > s.from_pos OR r.run IS NOT NULL) AND e.type LIKE s.like_pattern)
-   AND coalesce(e.pos > k.pos, false)::integer + (w.pos IS NOT NULL)::integer
-     + (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::integer
-     + coalesce(d.state = 'dead', false)::integer + (p.event_id IS NOT NULL)::integer
-     + coalesce(d.state = 'dismissed', false)::integer <> 1
- ORDER BY e.pos, c.name LIMIT $3
+const CheckBeyond = `-- name: CheckBeyond :one
+SELECT coalesce(max(pos), 0)::bigint FROM (
+    SELECT (SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1) AS pos
+      FROM generate_series(0, 63) AS n(lane)) AS last
+ WHERE pos > (SELECT head FROM /*schema*/relay_state)
 `
 
-type CheckEventsParams struct {
-	FromPos int64
-	ToPos   int64
-	Most    int32
+// The highest position of the log, if that is above its head.
+func (q *Queries) CheckBeyond(ctx context.Context, db DBTX) (int64, error) {
+	row := db.QueryRow(ctx, CheckBeyond)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
-type CheckEventsRow struct {
-	Pos       int64
-	ID        uuid.UUID
-	Type      string
-	Key       string
-	Consumer  string
-	Ahead     bool
-	Waiting   bool
-	InFlight  bool
-	Dead      bool
-	Processed bool
-	Dismissed bool
-	Skipped   bool
+const CheckBounds = `-- name: CheckBounds :exec
+SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true),
+       set_config('idle_in_transaction_session_timeout', '60s', true), set_config('work_mem', '64MB', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true)
+`
+
+// The bounds of a snapshot of a check. Its statements are planned for the range that they are given, and are hash joins of what
+// fits into the memory they may take, one process each: whoever works beside it needs the other processors.
+func (q *Queries) CheckBounds(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, CheckBounds)
+	return err
 }
 
-// Every event × subscribed consumer that is not in exactly one place.
-func (q *Queries) CheckEvents(ctx context.Context, db DBTX, arg CheckEventsParams) ([]CheckEventsRow, error) {
-	rows, err := db.Query(ctx, CheckEvents, arg.FromPos, arg.ToPos, arg.Most)
+const CheckConsumers = `-- name: CheckConsumers :many
+SELECT c.name, coalesce(c.dedupe, c.name)::text AS dedupe,
+       ARRAY(SELECT s.like_pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::text[] AS patterns,
+       ARRAY(SELECT s.from_pos FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::bigint[] AS starts
+  FROM /*schema*/consumers c ORDER BY c.name
+`
+
+type CheckConsumersRow struct {
+	Name     string
+	Dedupe   string
+	Patterns []string
+	Starts   []int64
+}
+
+func (q *Queries) CheckConsumers(ctx context.Context, db DBTX) ([]CheckConsumersRow, error) {
+	rows, err := db.Query(ctx, CheckConsumers)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []CheckEventsRow{}
+	items := []CheckConsumersRow{}
 	for rows.Next() {
-		var i CheckEventsRow
+		var i CheckConsumersRow
 		if err := rows.Scan(
-			&i.Pos,
-			&i.ID,
-			&i.Type,
-			&i.Key,
-			&i.Consumer,
-			&i.Ahead,
-			&i.Waiting,
-			&i.InFlight,
-			&i.Dead,
-			&i.Processed,
-			&i.Dismissed,
-			&i.Skipped,
+			&i.Name,
+			&i.Dedupe,
+			&i.Patterns,
+			&i.Starts,
 		); err != nil {
 			return nil, err
 		}
@@ -91,37 +79,162 @@ func (q *Queries) CheckEvents(ctx context.Context, db DBTX, arg CheckEventsParam
 	return items, nil
 }
 
-const CheckFirst = `-- name: CheckFirst :one
-SELECT coalesce(min((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos LIMIT 1)), 0)::bigint
-  FROM generate_series(0, 63) AS n(lane)
+const CheckCursors = `-- name: CheckCursors :many
+SELECT k.consumer, k.lane, k.pos, k.run, k.missing, k.beyond, k.runless, k.outside FROM (
+    SELECT c.name AS consumer, n.lane::smallint AS lane, coalesce(k.pos, 0)::bigint AS pos, coalesce(k.run, 0)::bigint AS run,
+           (k.lane IS NULL)::boolean AS missing,
+           coalesce(greatest(k.pos, l.resume_pos) > s.head, false)::boolean AS beyond,
+           (k.run IS NOT NULL AND l.run IS NULL)::boolean AS runless,
+           coalesce(r.consumer <> c.name OR r.stopped_at IS NOT NULL OR r.ended_at IS NOT NULL
+                    OR k.pos < r.from_pos OR k.pos > l.to_pos, false)::boolean AS outside
+      FROM /*schema*/consumers c
+      CROSS JOIN generate_series(0, 63) AS n(lane)
+      CROSS JOIN /*schema*/relay_state s
+      LEFT JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = n.lane
+      LEFT JOIN /*schema*/run_lanes l ON l.run = k.run AND l.lane = k.lane
+      LEFT JOIN /*schema*/runs r ON r.id = k.run) AS k
+ WHERE missing OR beyond OR runless OR outside
+ ORDER BY consumer, lane LIMIT $1
 `
 
-func (q *Queries) CheckFirst(ctx context.Context, db DBTX) (int64, error) {
-	row := db.QueryRow(ctx, CheckFirst)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
+type CheckCursorsRow struct {
+	Consumer string
+	Lane     int16
+	Pos      int64
+	Run      int64
+	Missing  bool
+	Beyond   bool
+	Runless  bool
+	Outside  bool
 }
 
-const CheckGaps = `-- name: CheckGaps :one
-SELECT count(*) FROM /*schema*/events WHERE pos > $1 AND pos <= $2
+// Each consumer has a cursor in each lane, not above the head; one that a run has set back is within its part of that run.
+func (q *Queries) CheckCursors(ctx context.Context, db DBTX, most int32) ([]CheckCursorsRow, error) {
+	rows, err := db.Query(ctx, CheckCursors, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckCursorsRow{}
+	for rows.Next() {
+		var i CheckCursorsRow
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.Lane,
+			&i.Pos,
+			&i.Run,
+			&i.Missing,
+			&i.Beyond,
+			&i.Runless,
+			&i.Outside,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckEvents = `-- name: CheckEvents :many
+SELECT x.pos, x.id, x.type, x.ahead, x.waiting, x.in_flight, x.dead, x.skipped, x.processed, x.dismissed
+  FROM (SELECT e.pos, e.id, e.type, e.lane, a.ahead, (w.pos IS NOT NULL)::boolean AS waiting,
+               (h.event_id IS NOT NULL AND h.settled_at IS NULL AND h.dead_at IS NULL)::boolean AS in_flight,
+               coalesce(d.state = 'dead', false)::boolean AS dead, coalesce(d.skipped, false)::boolean AS skipped,
+               ((SELECT true FROM /*schema*/processed_events p
+                  WHERE p.consumer = $1::text || coalesce('@' || r.id, '') AND p.event_id = e.id LIMIT 1) IS NOT NULL)::boolean AS processed,
+               coalesce(d.state = 'dismissed', false)::boolean AS dismissed
+          FROM (SELECT DISTINCT unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS n
+          JOIN /*schema*/events e ON e.lane = n.lane AND e.pos = n.pos AND e.pos > $4 AND e.pos <= $5
+          LEFT JOIN (SELECT c.lane, c.pos, coalesce(l.to_pos, 9223372036854775807) AS to_pos, coalesce(l.resume_pos, 9223372036854775807) AS resume_pos
+                       FROM /*schema*/cursors c LEFT JOIN /*schema*/run_lanes l ON l.run = c.run AND l.lane = c.lane
+                      WHERE c.consumer = $6) AS k ON k.lane = e.lane
+          CROSS JOIN LATERAL (SELECT coalesce(e.pos > k.pos AND e.pos <= k.to_pos OR e.pos > k.resume_pos, false)::boolean AS ahead) AS a
+          LEFT JOIN LATERAL (SELECT r.id, r.started_at FROM /*schema*/runs r JOIN /*schema*/run_lanes l ON l.run = r.id
+                              WHERE r.consumer = $6 AND l.lane = e.lane AND e.pos > r.from_pos AND e.pos <= l.to_pos
+                              ORDER BY r.id DESC LIMIT 1) AS r ON $7::boolean
+          LEFT JOIN /*schema*/waiting w ON w.consumer = $6 AND w.key = e.key AND w.pos = e.pos
+          LEFT JOIN /*schema*/holds h ON h.consumer = $6 AND h.event_id = e.id
+          LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = $6 AND d.event_id = e.id
+         WHERE EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                        WHERE s.consumer = $6 AND e.type LIKE s.like_pattern AND (e.pos > s.from_pos OR s.since <= r.started_at))) AS x
+ WHERE x.ahead::integer + x.waiting::integer + x.in_flight::integer + x.dead::integer + x.processed::integer + x.dismissed::integer <> 1
+   AND NOT ((x.ahead OR x.waiting) AND (SELECT true FROM /*schema*/events b WHERE b.lane = x.lane AND b.id = x.id AND b.pos < x.pos LIMIT 1) IS NOT NULL)
+ ORDER BY x.pos LIMIT $8
 `
 
-type CheckGapsParams struct {
-	FromPos int64
-	ToPos   int64
+type CheckEventsParams struct {
+	Dedupe    string
+	Lanes     []int16
+	Positions []int64
+	FromPos   int64
+	ToPos     int64
+	Consumer  string
+	InRun     bool
+	Most      int32
 }
 
-// Positions are gapless: as many events as the range is wide.
-func (q *Queries) CheckGaps(ctx context.Context, db DBTX, arg CheckGapsParams) (int64, error) {
-	row := db.QueryRow(ctx, CheckGaps, arg.FromPos, arg.ToPos)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+type CheckEventsRow struct {
+	Pos       int64
+	ID        uuid.UUID
+	Type      string
+	Ahead     bool
+	Waiting   bool
+	InFlight  bool
+	Dead      bool
+	Skipped   bool
+	Processed bool
+	Dismissed bool
+}
+
+// Those of the doubtful events that a consumer subscribes to and that are not in exactly one place. A producer may write an event's id twice:
+// until the second is passed over, it is where the first is as well.
+func (q *Queries) CheckEvents(ctx context.Context, db DBTX, arg CheckEventsParams) ([]CheckEventsRow, error) {
+	rows, err := db.Query(ctx, CheckEvents,
+		arg.Dedupe,
+		arg.Lanes,
+		arg.Positions,
+		arg.FromPos,
+		arg.ToPos,
+		arg.Consumer,
+		arg.InRun,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckEventsRow{}
+	for rows.Next() {
+		var i CheckEventsRow
+		if err := rows.Scan(
+			&i.Pos,
+			&i.ID,
+			&i.Type,
+			&i.Ahead,
+			&i.Waiting,
+			&i.InFlight,
+			&i.Dead,
+			&i.Skipped,
+			&i.Processed,
+			&i.Dismissed,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const CheckHeads = `-- name: CheckHeads :one
-SELECT head, (SELECT floor FROM /*schema*/retention) AS floor, (SELECT count(*) FROM /*schema*/outbox) AS outbox, (SELECT count(*) FROM /*schema*/quarantine) AS quarantined FROM /*schema*/relay_state
+SELECT head, (SELECT r.floor FROM /*schema*/retention r) AS floor, (SELECT count(*) FROM /*schema*/outbox) AS outbox,
+       (SELECT count(*) FROM /*schema*/quarantine) AS quarantined
+  FROM /*schema*/relay_state
 `
 
 type CheckHeadsRow struct {
@@ -131,6 +244,7 @@ type CheckHeadsRow struct {
 	Quarantined int64
 }
 
+// The log has every position above the floor, up to its head.
 func (q *Queries) CheckHeads(ctx context.Context, db DBTX) (CheckHeadsRow, error) {
 	row := db.QueryRow(ctx, CheckHeads)
 	var i CheckHeadsRow
@@ -141,6 +255,320 @@ func (q *Queries) CheckHeads(ctx context.Context, db DBTX) (CheckHeadsRow, error
 		&i.Quarantined,
 	)
 	return i, err
+}
+
+const CheckHolds = `-- name: CheckHolds :many
+SELECT h.consumer, h.event_id, h.lane, h.pos, h.lost, h.astray, h.nobodys, h.letterless, h.idle FROM (
+    SELECT h.consumer, h.event_id, h.lane, h.pos,
+           (h.pos > $1 AND (SELECT true FROM /*schema*/events e
+                                 WHERE e.lane = h.lane AND e.pos = h.pos AND e.id = h.event_id AND e.key = h.key LIMIT 1) IS NULL)::boolean AS lost,
+           (h.lane <> hashtextextended(h.key, 0) & 63)::boolean AS astray,
+           ((SELECT true FROM /*schema*/consumers c WHERE c.name = h.consumer) IS NULL)::boolean AS nobodys,
+           (h.settled_at IS NULL AND h.dead_at IS NOT NULL
+            AND (SELECT true FROM /*schema*/discarded_jobs d
+                  WHERE d.consumer = h.consumer AND d.event_id = h.event_id AND d.state = 'dead' LIMIT 1) IS NULL)::boolean AS letterless,
+           (h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at < clock_timestamp() - interval '1 minute'
+            AND (SELECT true FROM /*schema*/river_job j
+                  WHERE j.id = h.job_id AND j.state IN ('available', 'pending', 'retryable', 'running', 'scheduled') LIMIT 1) IS NULL)::boolean AS idle
+      FROM /*schema*/holds h) AS h
+ WHERE lost OR astray OR nobodys OR letterless OR idle
+ ORDER BY pos, consumer LIMIT $2
+`
+
+type CheckHoldsParams struct {
+	Floor int64
+	Most  int32
+}
+
+type CheckHoldsRow struct {
+	Consumer   string
+	EventID    uuid.UUID
+	Lane       int16
+	Pos        int64
+	Lost       bool
+	Astray     bool
+	Nobodys    bool
+	Letterless bool
+	Idle       bool
+}
+
+// Holds that are not what they should be. The reconciler gives a hold that lost its job another within seconds.
+func (q *Queries) CheckHolds(ctx context.Context, db DBTX, arg CheckHoldsParams) ([]CheckHoldsRow, error) {
+	rows, err := db.Query(ctx, CheckHolds, arg.Floor, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckHoldsRow{}
+	for rows.Next() {
+		var i CheckHoldsRow
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.EventID,
+			&i.Lane,
+			&i.Pos,
+			&i.Lost,
+			&i.Astray,
+			&i.Nobodys,
+			&i.Letterless,
+			&i.Idle,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckLate = `-- name: CheckLate :one
+WITH late AS MATERIALIZED (
+    SELECT e.key FROM (SELECT unnest($3::smallint[]) AS lane, unnest($4::bigint[]) AS pos) AS n
+      JOIN /*schema*/events e ON e.lane = n.lane AND e.pos = n.pos AND e.pos > $5 AND e.pos <= $6
+), k AS MATERIALIZED (
+    SELECT e.id, e.pos, e.seq < lag(e.seq) OVER w AND e.occurred_at < lag(e.occurred_at) OVER w AS disordered,
+           lag(e.pos) OVER (PARTITION BY e.id, e.seq ORDER BY e.pos) IS NOT NULL AS repeated
+      FROM /*schema*/events e
+     WHERE e.lane = ANY (ARRAY(SELECT generate_series(0, 63)::smallint)) AND e.pos > $5 AND e.pos <= $6
+       AND e.key IN (SELECT late.key FROM late)
+    WINDOW w AS (PARTITION BY e.key COLLATE "C" ORDER BY e.pos)
+)
+SELECT ARRAY(SELECT k.id FROM k WHERE k.pos > $1::bigint AND k.disordered ORDER BY k.pos LIMIT $2)::uuid[] AS disordered,
+       ARRAY(SELECT k.id FROM k WHERE k.pos > $1::bigint AND k.repeated ORDER BY k.pos LIMIT $2)::uuid[] AS repeated
+`
+
+type CheckLateParams struct {
+	FromPos   int64
+	Most      int32
+	Lanes     []int16
+	Positions []int64
+	BackTo    int64
+	ToPos     int64
+}
+
+type CheckLateRow struct {
+	Disordered []uuid.UUID
+	Repeated   []uuid.UUID
+}
+
+// Looks at those with all of their keys. An event is out of order only if its time is as well: numbers begin anew when the database is
+// upgraded. It was moved twice if both its number and its id were there before: a producer may write an id twice, with two numbers.
+func (q *Queries) CheckLate(ctx context.Context, db DBTX, arg CheckLateParams) (CheckLateRow, error) {
+	row := db.QueryRow(ctx, CheckLate,
+		arg.FromPos,
+		arg.Most,
+		arg.Lanes,
+		arg.Positions,
+		arg.BackTo,
+		arg.ToPos,
+	)
+	var i CheckLateRow
+	err := row.Scan(&i.Disordered, &i.Repeated)
+	return i, err
+}
+
+const CheckLetters = `-- name: CheckLetters :many
+SELECT d.id, d.consumer, d.event_id FROM /*schema*/discarded_jobs d
+ WHERE d.state = 'dead' AND NOT d.skipped
+   AND (SELECT true FROM /*schema*/holds h
+         WHERE h.consumer = d.consumer AND h.event_id = d.event_id AND h.settled_at IS NULL AND h.dead_at IS NOT NULL LIMIT 1) IS NULL
+ ORDER BY d.id LIMIT $1
+`
+
+type CheckLettersRow struct {
+	ID       int64
+	Consumer string
+	EventID  uuid.UUID
+}
+
+// Letters whose key should be held and is not.
+func (q *Queries) CheckLetters(ctx context.Context, db DBTX, most int32) ([]CheckLettersRow, error) {
+	rows, err := db.Query(ctx, CheckLetters, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckLettersRow{}
+	for rows.Next() {
+		var i CheckLettersRow
+		if err := rows.Scan(&i.ID, &i.Consumer, &i.EventID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckLog = `-- name: CheckLog :one
+SELECT count(*) AS events,
+       coalesce(percentile_disc(ARRAY[0.005, 0.995]) WITHIN GROUP (ORDER BY e.id) FILTER (WHERE e.pos % $1::bigint = 0), '{}')::uuid[] AS ids,
+       coalesce(array_agg(e.id) FILTER (WHERE e.lane <> hashtextextended(e.key, 0) & 63), '{}')::uuid[] AS astray
+  FROM /*schema*/events e
+ WHERE e.lane = ANY (ARRAY(SELECT generate_series(0, 63)::smallint)) AND e.pos > $2 AND e.pos <= $3
+`
+
+type CheckLogParams struct {
+	Sample  int64
+	FromPos int64
+	ToPos   int64
+}
+
+type CheckLogRow struct {
+	Events int64
+	Ids    []uuid.UUID
+	Astray []uuid.UUID
+}
+
+// ids are those that nearly all of the range are between, by a sample: ids are by time, but for those of producers that make their own.
+func (q *Queries) CheckLog(ctx context.Context, db DBTX, arg CheckLogParams) (CheckLogRow, error) {
+	row := db.QueryRow(ctx, CheckLog, arg.Sample, arg.FromPos, arg.ToPos)
+	var i CheckLogRow
+	err := row.Scan(&i.Events, &i.Ids, &i.Astray)
+	return i, err
+}
+
+const CheckOrder = `-- name: CheckOrder :one
+SELECT count(*) FILTER (WHERE o.pos = o.before AND o.pos > $1::bigint) AS doubled,
+       coalesce(array_agg(o.lane) FILTER (WHERE o.seq <= o.highest), '{}')::smallint[] AS lanes,
+       coalesce(array_agg(o.pos) FILTER (WHERE o.seq <= o.highest), '{}')::bigint[] AS positions
+  FROM (SELECT e.lane, e.pos, e.seq, lag(e.pos) OVER w AS before, max(e.seq) OVER w AS highest FROM /*schema*/events e
+         WHERE e.lane = ANY (ARRAY(SELECT generate_series(0, 63)::smallint)) AND e.pos > $2 AND e.pos <= $3
+        WINDOW w AS (ORDER BY e.pos ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS o
+`
+
+type CheckOrderParams struct {
+	FromPos int64
+	BackTo  int64
+	ToPos   int64
+}
+
+type CheckOrderRow struct {
+	Doubled   int64
+	Lanes     []int16
+	Positions []int64
+}
+
+// Within a key numbers rise with positions. This looks for events whose number is not above all earlier ones of the range, whatever
+// their key: there are few of them.
+func (q *Queries) CheckOrder(ctx context.Context, db DBTX, arg CheckOrderParams) (CheckOrderRow, error) {
+	row := db.QueryRow(ctx, CheckOrder, arg.FromPos, arg.BackTo, arg.ToPos)
+	var i CheckOrderRow
+	err := row.Scan(&i.Doubled, &i.Lanes, &i.Positions)
+	return i, err
+}
+
+const CheckPlaces = `-- name: CheckPlaces :one
+SELECT count(*) AS events, count(*) FILTER (WHERE x.ahead) AS ahead,
+       coalesce(array_agg(x.lane) FILTER (WHERE x.doubtful), '{}')::smallint[] AS lanes,
+       coalesce(array_agg(x.pos) FILTER (WHERE x.doubtful), '{}')::bigint[] AS positions
+  FROM (SELECT e.lane, e.pos, a.ahead, (e.id < $1::uuid OR e.id > $2::uuid OR (p.event_id IS NOT NULL) = a.ahead)::boolean AS doubtful
+          FROM /*schema*/events e
+          LEFT JOIN (SELECT c.lane, c.pos, coalesce(l.to_pos, 9223372036854775807) AS to_pos, coalesce(l.resume_pos, 9223372036854775807) AS resume_pos
+                       FROM /*schema*/cursors c LEFT JOIN /*schema*/run_lanes l ON l.run = c.run AND l.lane = c.lane
+                      WHERE c.consumer = $3) AS k ON k.lane = e.lane
+          -- A lane that a run has set back: the rest of the run is ahead, and what is above where it goes on afterwards.
+          CROSS JOIN LATERAL (SELECT coalesce(e.pos > k.pos AND e.pos <= k.to_pos OR e.pos > k.resume_pos, false) AS ahead) AS a
+          LEFT JOIN LATERAL (SELECT r.id, r.started_at FROM /*schema*/runs r JOIN /*schema*/run_lanes l ON l.run = r.id
+                              WHERE r.consumer = $3 AND l.lane = e.lane AND e.pos > r.from_pos AND e.pos <= l.to_pos
+                              ORDER BY r.id DESC LIMIT 1) AS r ON $4::boolean
+          LEFT JOIN /*schema*/processed_events p
+                 ON p.event_id = e.id AND p.consumer = $5::text || coalesce('@' || r.id, '')
+                AND p.consumer = ANY ($6::text[]) AND p.event_id >= $1::uuid AND p.event_id <= $2::uuid
+         WHERE e.lane = ANY (ARRAY(SELECT generate_series(0, 63)::smallint)) AND e.pos > $7 AND e.pos <= $8
+           AND (e.type LIKE ANY ($9::text[])
+                -- Subscriptions that begin within the range, or whose events before that were in a run.
+                OR $10::boolean AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                                                WHERE s.consumer = $3 AND e.type LIKE s.like_pattern
+                                                  AND (e.pos > s.from_pos OR s.since <= r.started_at)))) AS x
+`
+
+type CheckPlacesParams struct {
+	Low      uuid.UUID
+	High     uuid.UUID
+	Consumer string
+	InRun    bool
+	Dedupe   string
+	Names    []string
+	FromPos  int64
+	ToPos    int64
+	Patterns []string
+	Later    bool
+}
+
+type CheckPlacesRow struct {
+	Events    int64
+	Ahead     int64
+	Lanes     []int16
+	Positions []int64
+}
+
+// A consumer's events of a range. Nearly every one is either ahead of the cursor or processed, which is what is looked at here, in one
+// pass over both tables; those that are neither or both are doubtful, and so are those whose processed row may lie
+// outside of what was read. Which run an event belongs to is asked only where one touches the range.
+func (q *Queries) CheckPlaces(ctx context.Context, db DBTX, arg CheckPlacesParams) (CheckPlacesRow, error) {
+	row := db.QueryRow(ctx, CheckPlaces,
+		arg.Low,
+		arg.High,
+		arg.Consumer,
+		arg.InRun,
+		arg.Dedupe,
+		arg.Names,
+		arg.FromPos,
+		arg.ToPos,
+		arg.Patterns,
+		arg.Later,
+	)
+	var i CheckPlacesRow
+	err := row.Scan(
+		&i.Events,
+		&i.Ahead,
+		&i.Lanes,
+		&i.Positions,
+	)
+	return i, err
+}
+
+const CheckRuns = `-- name: CheckRuns :many
+SELECT id, consumer, from_pos, to_pos, (stopped_at IS NOT NULL)::boolean AS stopped FROM /*schema*/runs ORDER BY id
+`
+
+type CheckRunsRow struct {
+	ID       int64
+	Consumer string
+	FromPos  int64
+	ToPos    int64
+	Stopped  bool
+}
+
+func (q *Queries) CheckRuns(ctx context.Context, db DBTX) ([]CheckRunsRow, error) {
+	rows, err := db.Query(ctx, CheckRuns)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckRunsRow{}
+	for rows.Next() {
+		var i CheckRunsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Consumer,
+			&i.FromPos,
+			&i.ToPos,
+			&i.Stopped,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const CheckStranded = `-- name: CheckStranded :many
@@ -174,4 +602,214 @@ func (q *Queries) CheckStranded(ctx context.Context, db DBTX, most int32) ([]Che
 		return nil, err
 	}
 	return items, nil
+}
+
+const CheckUnfinished = `-- name: CheckUnfinished :many
+SELECT u.consumer, u.lane, u.pos, bool_and(u.final)::boolean AS final FROM (
+    SELECT h.consumer, h.lane, h.pos, false AS final FROM /*schema*/holds h WHERE h.pos > $1 AND h.pos <= $2
+    UNION ALL
+    SELECT w.consumer, w.lane, w.pos, false FROM /*schema*/waiting w WHERE w.pos > $1 AND w.pos <= $2
+    UNION ALL
+    SELECT d.consumer, d.lane, d.pos, d.state = 'dismissed' FROM /*schema*/discarded_jobs d
+     WHERE d.pos > $1 AND d.pos <= $2 AND d.state <> 'replayed') AS u
+ GROUP BY u.consumer, u.lane, u.pos
+`
+
+type CheckUnfinishedParams struct {
+	FromPos int64
+	ToPos   int64
+}
+
+type CheckUnfinishedRow struct {
+	Consumer string
+	Lane     int16
+	Pos      int64
+	Final    bool
+}
+
+// What a range has in the tables that are small, event by event; final: nothing more will come of it.
+func (q *Queries) CheckUnfinished(ctx context.Context, db DBTX, arg CheckUnfinishedParams) ([]CheckUnfinishedRow, error) {
+	rows, err := db.Query(ctx, CheckUnfinished, arg.FromPos, arg.ToPos)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckUnfinishedRow{}
+	for rows.Next() {
+		var i CheckUnfinishedRow
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.Lane,
+			&i.Pos,
+			&i.Final,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckUnfinishedRanges = `-- name: CheckUnfinishedRanges :many
+SELECT DISTINCT ((u.pos - 1) / $1::bigint)::bigint FROM (
+    SELECT h.pos FROM /*schema*/holds h
+    UNION ALL SELECT w.pos FROM /*schema*/waiting w
+    UNION ALL SELECT d.pos FROM /*schema*/discarded_jobs d WHERE d.state IN ('dead', 'replaying')) AS u
+`
+
+// The ranges that have any that is not final.
+func (q *Queries) CheckUnfinishedRanges(ctx context.Context, db DBTX, step int64) ([]int64, error) {
+	rows, err := db.Query(ctx, CheckUnfinishedRanges, step)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var column_1 int64
+		if err := rows.Scan(&column_1); err != nil {
+			return nil, err
+		}
+		items = append(items, column_1)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckWaiting = `-- name: CheckWaiting :many
+SELECT w.consumer, w.event_id, w.lane, w.pos, w.lost, w.astray FROM (
+    SELECT w.consumer, w.event_id, w.lane, w.pos,
+           (w.pos > $1 AND (SELECT true FROM /*schema*/events e
+                                 WHERE e.lane = w.lane AND e.pos = w.pos AND e.id = w.event_id AND e.key = w.key LIMIT 1) IS NULL)::boolean AS lost,
+           (w.lane <> hashtextextended(w.key, 0) & 63)::boolean AS astray
+      FROM /*schema*/waiting w) AS w
+ WHERE lost OR astray
+ ORDER BY pos, consumer LIMIT $2
+`
+
+type CheckWaitingParams struct {
+	Floor int64
+	Most  int32
+}
+
+type CheckWaitingRow struct {
+	Consumer string
+	EventID  uuid.UUID
+	Lane     int16
+	Pos      int64
+	Lost     bool
+	Astray   bool
+}
+
+func (q *Queries) CheckWaiting(ctx context.Context, db DBTX, arg CheckWaitingParams) ([]CheckWaitingRow, error) {
+	rows, err := db.Query(ctx, CheckWaiting, arg.Floor, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckWaitingRow{}
+	for rows.Next() {
+		var i CheckWaitingRow
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.EventID,
+			&i.Lane,
+			&i.Pos,
+			&i.Lost,
+			&i.Astray,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckWindow = `-- name: CheckWindow :one
+SELECT count(*) FROM (SELECT FROM /*schema*/processed_events p
+                       WHERE p.consumer = ANY ($1::text[]) AND p.event_id >= $2::uuid AND p.event_id <= $3::uuid LIMIT $4) AS p
+`
+
+type CheckWindowParams struct {
+	Names []string
+	Low   uuid.UUID
+	High  uuid.UUID
+	Most  int32
+}
+
+// How many rows a join with processed_events would read, as far as that is worth knowing.
+func (q *Queries) CheckWindow(ctx context.Context, db DBTX, arg CheckWindowParams) (int64, error) {
+	row := db.QueryRow(ctx, CheckWindow,
+		arg.Names,
+		arg.Low,
+		arg.High,
+		arg.Most,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const CheckedForget = `-- name: CheckedForget :exec
+DELETE FROM /*schema*/checked WHERE from_pos = ANY ($1::bigint[])
+`
+
+func (q *Queries) CheckedForget(ctx context.Context, db DBTX, fromPositions []int64) error {
+	_, err := db.Exec(ctx, CheckedForget, fromPositions)
+	return err
+}
+
+const CheckedList = `-- name: CheckedList :many
+SELECT from_pos, to_pos, fingerprint FROM /*schema*/checked ORDER BY checked_at, from_pos
+`
+
+type CheckedListRow struct {
+	FromPos     int64
+	ToPos       int64
+	Fingerprint string
+}
+
+// What is remembered, the oldest first.
+func (q *Queries) CheckedList(ctx context.Context, db DBTX) ([]CheckedListRow, error) {
+	rows, err := db.Query(ctx, CheckedList)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CheckedListRow{}
+	for rows.Next() {
+		var i CheckedListRow
+		if err := rows.Scan(&i.FromPos, &i.ToPos, &i.Fingerprint); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CheckedPut = `-- name: CheckedPut :exec
+INSERT INTO /*schema*/checked (from_pos, to_pos, fingerprint) VALUES ($1, $2, $3)
+ON CONFLICT (from_pos) DO UPDATE SET to_pos = excluded.to_pos, fingerprint = excluded.fingerprint, checked_at = clock_timestamp()
+`
+
+type CheckedPutParams struct {
+	FromPos     int64
+	ToPos       int64
+	Fingerprint string
+}
+
+func (q *Queries) CheckedPut(ctx context.Context, db DBTX, arg CheckedPutParams) error {
+	_, err := db.Exec(ctx, CheckedPut, arg.FromPos, arg.ToPos, arg.Fingerprint)
+	return err
 }

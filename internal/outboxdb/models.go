@@ -71,6 +71,13 @@ type Audit struct {
 	Detail json.RawMessage
 }
 
+type Checked struct {
+	FromPos     int64
+	ToPos       int64
+	Fingerprint string
+	CheckedAt   time.Time
+}
+
 type Consumer struct {
 	Name      string
 	ID        int32
@@ -87,6 +94,7 @@ type ConsumerSubscription struct {
 	Pattern     string
 	LikePattern string
 	FromPos     int64
+	Since       time.Time
 }
 
 type Cursor struct {

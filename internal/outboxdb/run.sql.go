@@ -251,6 +251,8 @@ const RunLetters = `-- name: RunLetters :execrows
 UPDATE /*schema*/discarded_jobs d SET before_run = d.state, state = 'replaying', run = $1, changed_at = clock_timestamp()
  WHERE d.consumer = $2 AND d.state IN ('dead', 'dismissed') AND d.pos > $3
    AND EXISTS (SELECT FROM /*schema*/run_lanes l WHERE l.run = $1 AND l.lane = d.lane AND d.pos <= l.to_pos)
+   -- Not those of a subscription that is given up: the run does not come to them.
+   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = d.consumer AND d.type LIKE s.like_pattern)
 `
 
 type RunLettersParams struct {

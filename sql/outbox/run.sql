@@ -34,7 +34,9 @@ UPDATE /*schema*/runs r SET events = (
 -- Letters whose events are run again. While they are, they count as being replayed.
 UPDATE /*schema*/discarded_jobs d SET before_run = d.state, state = 'replaying', run = @run, changed_at = clock_timestamp()
  WHERE d.consumer = @consumer AND d.state IN ('dead', 'dismissed') AND d.pos > @from_pos
-   AND EXISTS (SELECT FROM /*schema*/run_lanes l WHERE l.run = @run AND l.lane = d.lane AND d.pos <= l.to_pos);
+   AND EXISTS (SELECT FROM /*schema*/run_lanes l WHERE l.run = @run AND l.lane = d.lane AND d.pos <= l.to_pos)
+   -- Not those of a subscription that is given up: the run does not come to them.
+   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = d.consumer AND d.type LIKE s.like_pattern);
 
 -- name: RunGet :one
 SELECT r.id, r.consumer, r.from_pos, r.to_pos, r.events, r.appends, r.actor, r.reason, r.started_at, r.stopped_at, r.ended_at,
