@@ -37,7 +37,7 @@ var (
 	quickSize = sizes{
 		name: "quick", rounds: 3, onceRounds: 1, budget: 225 * time.Second, timeout: time.Minute,
 		warmEvents: 10_000, riverWarmEvents: 500,
-		events: 60_000, limitEvents: 100_000, riverEvents: 4_000, watermillEvents: 15_000, backlogEvents: 120_000, snapshotEvents: 20_000, catchUpEvents: 50_000,
+		events: 80_000, limitEvents: 100_000, riverEvents: 4_000, watermillEvents: 15_000, backlogEvents: 120_000, snapshotEvents: 20_000, catchUpEvents: 50_000,
 		watermillBatches: []int{1000},
 		write:            2 * time.Second, sustained: 4 * time.Second, latency: 5 * time.Second,
 		idleSettle: 11 * time.Second, idleSpell: 8 * time.Second,
