@@ -11,6 +11,23 @@ import (
 	"github.com/google/uuid"
 )
 
+const SubscriptionMakeUp = `-- name: SubscriptionMakeUp :exec
+INSERT INTO subscriptions (user_id, plan, trial_ends_at)
+VALUES ($1, $2, clock_timestamp() + make_interval(days => $3::integer)) ON CONFLICT (user_id) DO NOTHING
+`
+
+type SubscriptionMakeUpParams struct {
+	UserID    uuid.UUID
+	Plan      string
+	TrialDays int32
+}
+
+// In a backfill: who has a trial keeps it.
+func (q *Queries) SubscriptionMakeUp(ctx context.Context, db DBTX, arg SubscriptionMakeUpParams) error {
+	_, err := db.Exec(ctx, SubscriptionMakeUp, arg.UserID, arg.Plan, arg.TrialDays)
+	return err
+}
+
 const SubscriptionStart = `-- name: SubscriptionStart :exec
 INSERT INTO subscriptions (user_id, plan, trial_ends_at)
 VALUES ($1, $2, clock_timestamp() + make_interval(days => $3::integer))

@@ -21,11 +21,15 @@ func registerBilling(reg *outbox.Registry) {
 }
 
 // startTrial writes the user's subscription. A user who does not exist (yet) is an error of the foreign key, and a
-// second trial one of the primary key.
+// second trial one of the primary key, but for a backfill, which makes up for the trials that are missing.
 func startTrial(batch *pgx.Batch, e outbox.Received[shop.SignedUp]) error {
 	if e.Data.Plan == "" {
 		return errors.New("the event names no plan")
 	}
-	batch.Queue(shopdb.SubscriptionStart, e.Data.UserID, e.Data.Plan, trialDays)
+	start := shopdb.SubscriptionStart
+	if e.Backfill != 0 {
+		start = shopdb.SubscriptionMakeUp
+	}
+	batch.Queue(start, e.Data.UserID, e.Data.Plan, trialDays)
 	return nil
 }

@@ -59,6 +59,14 @@ func TestBilling(t *testing.T) {
 	if err := start(w.user, "basic"); sqlState(err) != "23505" {
 		t.Errorf("a double start: %v", err)
 	}
+	again := event(shop.UserSignedUp, shop.SignedUp{UserID: w.user, Plan: "other"})
+	again.Backfill = 1
+	if err := w.tx(func(b *pgx.Batch) error { return startTrial(b, again) }); err != nil {
+		t.Errorf("in a backfill: %v", err)
+	}
+	if !one[bool](w, `SELECT plan = 'basic' FROM subscriptions WHERE user_id = $1`, w.user) {
+		t.Error("a backfill changed a trial")
+	}
 	if err := start(uuid.New(), "basic"); sqlState(err) != "23503" || outbox.IsPermanent(err) {
 		t.Errorf("nobody: %v", err)
 	}
