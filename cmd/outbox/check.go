@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
-	"github.com/pgoutbox/pgoutbox/workers"
 )
 
 // checkPatience is after how long, and how often from then on, a check says how far it is.
@@ -51,30 +50,21 @@ func (c checkCommand) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c checkCommand) check(ctx context.Context) (*outbox.CheckReport, error) {
-	url, err := databaseURL()
-	if err != nil {
-		return nil, err
-	}
-	pool, err := openPool(ctx, url)
-	if err != nil {
-		return nil, err
-	}
-	defer pool.Close()
-	jobs, err := workers.NewJobs(pool, "")
-	if err != nil {
-		return nil, err
-	}
+func (c checkCommand) check(ctx context.Context) (report *outbox.CheckReport, err error) {
 	said := time.Now()
-	return outbox.NewOperator(pool, jobs, "", nil).CheckWith(ctx, outbox.CheckOptions{
-		Incremental: c.Incremental,
-		Progress: func(done, total int64) {
-			if time.Since(said) >= checkPatience && done < total {
-				said = time.Now()
-				fmt.Fprintf(os.Stderr, "outbox: check: %d of %d positions\n", done, total)
-			}
-		},
+	err = operate(ctx, func(o *outbox.Operator) error {
+		report, err = o.CheckWith(ctx, outbox.CheckOptions{
+			Incremental: c.Incremental,
+			Progress: func(done, total int64) {
+				if time.Since(said) >= checkPatience && done < total {
+					said = time.Now()
+					fmt.Fprintf(os.Stderr, "outbox: check: %d of %d positions\n", done, total)
+				}
+			},
+		})
+		return err
 	})
+	return report, err
 }
 
 func (c checkCommand) print(report *outbox.CheckReport) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -10,10 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/pgoutbox/pgoutbox/outbox"
-	"github.com/pgoutbox/pgoutbox/workers"
 )
 
 // consumersCommand is outbox consumers. It works on the database, and needs no running service.
@@ -43,32 +39,6 @@ func (b by) action(force bool) outbox.Action {
 		}
 	}
 	return outbox.Action{Actor: actor, Reason: b.Reason, Force: force}
-}
-
-// operate gives fn an operator on DATABASE_URL.
-func operate(ctx context.Context, fn func(*outbox.Operator) error) error {
-	url, err := databaseURL()
-	if err != nil {
-		return err
-	}
-	pool, err := openPool(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	return withOperator(pool, fn)
-}
-
-func withOperator(pool *pgxpool.Pool, fn func(*outbox.Operator) error) error {
-	jobs, err := workers.NewJobs(pool, "")
-	if err != nil {
-		return err
-	}
-	err = fn(outbox.NewOperator(pool, jobs, "", nil))
-	if errors.Is(err, outbox.ErrReasonRequired) {
-		return errors.New("--reason is required: it is kept in the audit")
-	}
-	return err
 }
 
 type consumersLs struct{}

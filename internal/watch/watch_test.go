@@ -45,7 +45,7 @@ func (w *world) look(ctx context.Context, asked []*watch.Asked[int]) error {
 	w.looks, w.at = append(w.looks, about), append(w.at, time.Now())
 	takes, hangs, fails := w.takes, w.hangs, w.fails
 	w.mu.Unlock()
-	time.Sleep(takes)
+	pass(takes)
 	if hangs {
 		<-ctx.Done()
 		return errPassing
@@ -68,6 +68,9 @@ func (w *world) set(change func()) {
 	change()
 }
 
+// pass lets time go by on the clock of the bubble, which takes none: it moves on when everybody in it waits.
+func pass(d time.Duration) { <-time.After(d) }
+
 func wait(g *watch.Group[int], ctx context.Context, id uuid.UUID, about string) <-chan error {
 	answer := make(chan error, 1)
 	go func() { answer <- g.Wait(ctx, id, about) }()
@@ -87,7 +90,7 @@ func TestLooksAreSharedAndBecomeRarer(t *testing.T) {
 			waits = append(waits, wait(g, ctx, uuid.New(), "x"))
 		}
 		same, other := []<-chan error{wait(g, ctx, id, "x"), wait(g, ctx, id, "x")}, wait(g, ctx, id, "y")
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		synctest.Wait()
 		w.set(func() {
 			require.Less(t, len(w.looks), 20)
@@ -117,12 +120,12 @@ func TestHintIsNotLostInALook(t *testing.T) {
 		g := w.group(time.Hour, time.Hour)
 		g.Hint(id) // of no use to anybody
 		unmoved := wait(g, t.Context(), uuid.New(), "unmoved")
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		answer := wait(g, t.Context(), id, "hinted at")
-		time.Sleep(500 * time.Millisecond) // in the look, which has found nothing
+		pass(500 * time.Millisecond) // in the look, which has found nothing
 		w.set(func() { w.is[id] = nil })
 		g.Hint(id)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		select {
 		case err := <-answer:
 			require.NoError(t, err)
@@ -133,7 +136,7 @@ func TestHintIsNotLostInALook(t *testing.T) {
 		g.Hint(id)
 		require.Empty(t, unmoved)
 		g.Hint(uuid.New())
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		require.Len(t, w.seen(), 3)
 	})
 }
@@ -143,15 +146,15 @@ func TestLooksThatFail(t *testing.T) {
 		w, id := &world{is: map[uuid.UUID]error{}, fails: errPassing}, uuid.New()
 		g := w.group(10*time.Millisecond, 100*time.Millisecond)
 		answer := wait(g, t.Context(), id, "")
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		synctest.Wait()
 		require.Empty(t, answer)
 		require.Less(t, len(w.seen()), 15, "an outage is not hammered at")
 		require.Greater(t, len(w.seen()), 8)
 		w.set(func() { w.fails = nil })
-		time.Sleep(time.Second)
+		pass(time.Second)
 		looks := len(w.seen())
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Greater(t, len(w.seen()), looks+5, "afterwards all is as before")
 
 		for _, lasting := range []error{errors.New("the table is gone"), errors.New("and stays so")} {

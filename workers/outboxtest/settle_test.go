@@ -315,14 +315,14 @@ func TestAHandlerThatNeverReturns(t *testing.T) {
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
 	reg := outbox.NewRegistry()
-	outbox.Handle(reg, "stubborn", func(context.Context, pgx.Tx, outbox.Received[note]) error {
+	outbox.Handle(reg, "heedless", func(context.Context, pgx.Tx, outbox.Received[note]) error {
 		giveUp()
 		<-never
 		return nil
 	}, outbox.On("note.taken"))
 	take(t, pool, "k", 1)
 	said := failure(t, pool, reg, outboxtest.Until(ctx))
-	require.Contains(t, said, "consumer stubborn: 1 not come to")
+	require.Contains(t, said, "consumer heedless: 1 not come to")
 	require.Contains(t, said, "a handler ignores that its context has ended")
 }
 

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/workers"
+)
+
+// operate gives fn an operator on DATABASE_URL. The service need not run.
+func operate(ctx context.Context, fn func(*outbox.Operator) error) error {
+	url, err := databaseURL()
+	if err != nil {
+		return err
+	}
+	pool, err := openPool(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	jobs, err := workers.NewJobs(pool, "")
+	if err != nil {
+		return err
+	}
+	err = fn(outbox.NewOperator(pool, jobs, "", nil))
+	if errors.Is(err, outbox.ErrReasonRequired) {
+		return errors.New("--reason is required: it is kept in the audit")
+	}
+	return err
+}
