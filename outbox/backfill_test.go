@@ -79,6 +79,26 @@ func TestBackfillRunsAgain(t *testing.T) {
 	r.agrees()
 }
 
+// An event that a producer wrote twice comes twice in a run as well, and happens once in it.
+func TestBackfillMeetsAnEventTwice(t *testing.T) {
+	t.Parallel()
+	r, repaired := copying(t)
+	r.append("a", 1, 2)
+	r.exec(`insert into outbox (id, type, key, data, correlation_id) select id, type, key, data, correlation_id from outbox where (data->>'n')::int = 1`)
+	r.append("a", 3)
+	r.settle()
+	r.applied("copy", "a", 101, 102, 103)
+	repaired()
+	r.backfill("copy", outbox.Backfill{From: outbox.Beginning})
+	// The first has been done in an earlier batch of the run: what is asked then must be what the run has done, and not what was
+	// done before.
+	r.exec(`insert into processed_events (consumer, event_id) select 'copy@' || max(r.id), e.id from runs r, events e
+		where e.type = 'note.taken' and (e.data->>'n')::int = 1 group by e.id`)
+	r.settle()
+	r.applied("copy", "a", 101, 2, 3)
+	r.agrees()
+}
+
 func TestBackfillTellsOthersIfAsked(t *testing.T) {
 	t.Parallel()
 	r, _ := copying(t)

@@ -159,18 +159,25 @@ func (b *batch) run(ctx context.Context) error {
 	}
 }
 
-// findProcessed asks which of the events were processed before, or are held.
+// findProcessed asks which of the events were processed before, each under the name of its run, or are held.
 func (b *batch) findProcessed(ctx context.Context) error {
-	ids := make([]uuid.UUID, len(b.items))
+	ids := map[int64][]uuid.UUID{} // by run
 	for i := range b.items {
-		ids[i] = b.items[i].event.ID
+		it := &b.items[i]
+		ids[it.run] = append(ids[it.run], it.event.ID)
 	}
-	found, err := b.q.DrainProcessed(ctx, b.db(b.tx), outboxdb.DrainProcessedParams{Dedupe: b.state.Dedupe, Consumer: b.c.Name, EventIds: ids})
-	if err != nil {
-		return err
+	found := map[int64][]uuid.UUID{}
+	for run, of := range ids {
+		var err error
+		if found[run], err = b.q.DrainProcessed(ctx, b.db(b.tx), outboxdb.DrainProcessedParams{
+			Dedupe: dedupe(b.state.Dedupe, run), Consumer: b.c.Name, EventIds: of,
+		}); err != nil {
+			return err
+		}
 	}
 	for i := range b.items {
-		b.items[i].processed = b.items[i].processed || slices.Contains(found, b.items[i].event.ID)
+		it := &b.items[i]
+		it.processed = it.processed || slices.Contains(found[it.run], it.event.ID)
 	}
 	return nil
 }

@@ -51,16 +51,15 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 		if err := e.q.ConsumerRegisterLock(ctx, db); err != nil {
 			return err
 		}
+		// Before asking for retired names: one that is taken back by its successor is in use again.
+		for _, c := range e.reg.Consumers() {
+			if err := e.takeOver(ctx, tx, c); err != nil {
+				return fmt.Errorf("rename consumer %s to %s: %w", c.Formerly, c.Name, err)
+			}
+		}
 		retired, err := e.retired(ctx, db)
 		if err != nil {
 			return err
-		}
-		for _, c := range e.reg.Consumers() {
-			if c.Formerly != "" && !slices.Contains(retired, c.Name) {
-				if err := e.takeOver(ctx, tx, c); err != nil {
-					return fmt.Errorf("rename consumer %s to %s: %w", c.Formerly, c.Name, err)
-				}
-			}
 		}
 		log, err := e.q.ConsumerRegisterHead(ctx, db)
 		if err != nil {
@@ -185,6 +184,9 @@ func (e *Engine) uncovered(ctx context.Context, db outboxdb.DBTX) ([]string, err
 // takeOver gives a consumer what it had under its former name, if that is known and the new one is not.
 func (e *Engine) takeOver(ctx context.Context, tx pgx.Tx, c *Consumer) error {
 	db := e.db(tx)
+	if c.Formerly == "" {
+		return nil
+	}
 	if known, err := e.q.ConsumerKnown(ctx, db, c.Name); err != nil || known {
 		return err
 	}
@@ -201,23 +203,14 @@ func (e *Engine) takeOver(ctx context.Context, tx pgx.Tx, c *Consumer) error {
 	if err != nil {
 		return err
 	}
-	for _, rename := range []func() error{
-		func() error {
-			return e.q.ConsumerRenameWaiting(ctx, db, outboxdb.ConsumerRenameWaitingParams{Name: c.Name, OldName: c.Formerly})
-		},
-		func() error {
-			return e.q.ConsumerRenameLetters(ctx, db, outboxdb.ConsumerRenameLettersParams{Name: c.Name, OldName: c.Formerly})
-		},
-		func() error {
-			return e.q.ConsumerRenameEdits(ctx, db, outboxdb.ConsumerRenameEditsParams{Name: c.Name, OldName: c.Formerly})
-		},
-		func() error {
-			return e.q.ConsumerRenameLog(ctx, db, outboxdb.ConsumerRenameLogParams{Name: c.Name, OldName: c.Formerly})
-		},
-	} {
-		if err := rename(); err != nil {
-			return err
-		}
+	names := outboxdb.ConsumerRenameWaitingParams{Name: c.Name, OldName: c.Formerly}
+	if err := errors.Join(
+		e.q.ConsumerRenameWaiting(ctx, db, names),
+		e.q.ConsumerRenameLetters(ctx, db, outboxdb.ConsumerRenameLettersParams(names)),
+		e.q.ConsumerRenameEdits(ctx, db, outboxdb.ConsumerRenameEditsParams(names)),
+		e.q.ConsumerRenameLog(ctx, db, outboxdb.ConsumerRenameLogParams(names)),
+	); err != nil {
+		return err
 	}
 	// Jobs name their consumer, and so does what makes them unique: new ones take the places of the old.
 	if err := e.q.ConsumerJobsCancel(ctx, db, []string{DrainQueue(c.Formerly), DeliverQueue(c.Formerly)}); err != nil {

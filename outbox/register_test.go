@@ -97,6 +97,13 @@ func TestConsumerIsRenamed(t *testing.T) {
 	n.backfill("new", outbox.Backfill{From: outbox.Beginning})
 	n.settle()
 	n.agrees()
+
+	// And back, as when the deploy is taken back by code that says so.
+	back := on(t, pool, "old", outbox.Formerly("new"))
+	back.append("c", 8)
+	back.settle()
+	back.applied("old", "c", 8)
+	back.agrees()
 }
 
 func TestConsumerIsRemoved(t *testing.T) {

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -57,40 +56,40 @@ type AttemptRecord struct {
 // Event returns one event with its data and every consumer's state, or ErrNotFound.
 func (o *Operator) Event(ctx context.Context, id uuid.UUID) (*EventView, error) {
 	db := o.schema.on(o.pool)
-	// In the order in which it travels: an event that moves on in between is then found in the next place, and not missed in both.
-	later, err := o.q.ScheduledGet(ctx, db, id)
-	if err == nil {
-		due := later.NotBefore.UTC()
-		return &EventView{
-			ID: later.ID, Type: later.Type, Key: later.Key, Data: later.Data, CorrelationID: later.CorrelationID,
-			CausationID: later.CausationID, SchemaVersion: int(later.SchemaVersion), Source: later.Source,
-			OccurredAt: later.ScheduledAt.UTC(), State: "scheduled", NotBefore: &due, Deliveries: []DeliveryStatus{},
-		}, nil
-	} else if !errors.Is(err, pgx.ErrNoRows) {
+	rows, err := o.q.EventPlaces(ctx, db, id)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("outbox: read event %s: %w", id, err)
+	case len(rows) == 0:
+		return nil, notFound("event", pgx.ErrNoRows)
 	}
-	waiting, err := o.q.OutboxGet(ctx, db, id)
-	if err == nil {
-		return &EventView{
-			ID: waiting.ID, Type: waiting.Type, Key: waiting.Key, Data: waiting.Data, CorrelationID: waiting.CorrelationID,
-			CausationID: waiting.CausationID, SchemaVersion: int(waiting.SchemaVersion), Source: waiting.Source,
-			OccurredAt: waiting.OccurredAt.UTC(), State: "outbox", Deliveries: []DeliveryStatus{},
-		}, nil
-	} else if !errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("outbox: read event %s: %w", id, err)
-	}
-	e, err := o.q.EventGet(ctx, db, id)
+	view, err := o.view(ctx, db, rows[0])
 	if err != nil {
-		return nil, notFound("event", err)
+		return nil, err
+	}
+	view.Data = rows[0].Data
+	return view, nil
+}
+
+// view is an event where it is, without its data.
+func (o *Operator) view(ctx context.Context, db outboxdb.DBTX, e outboxdb.EventPlacesRow) (*EventView, error) {
+	v := &EventView{
+		ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
+		SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.OccurredAt.UTC(), State: e.State,
+		Deliveries: []DeliveryStatus{},
+	}
+	if e.NotBefore != nil {
+		due := e.NotBefore.UTC()
+		v.NotBefore = &due
+	}
+	if e.State != "relayed" {
+		return v, nil
 	}
 	relayed := e.RelayedAt.UTC()
-	view := &EventView{
-		ID: e.ID, Type: e.Type, Key: e.Key, Data: e.Data, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
-		SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.OccurredAt.UTC(), State: "relayed",
-		Position: &e.Pos, RelayedAt: &relayed,
-	}
-	view.Deliveries, err = o.deliveries(ctx, db, e.ID, e.Type, e.Key, e.Lane, e.Pos)
-	return view, err
+	v.Position, v.RelayedAt = &e.Pos, &relayed
+	var err error
+	v.Deliveries, err = o.deliveries(ctx, db, e.ID, e.Type, e.Key, e.Lane, e.Pos)
+	return v, err
 }
 
 // MaxTrace is how many events a Trace returns at most.
@@ -100,53 +99,17 @@ const MaxTrace = 1000
 // the outbox, then those that are not due, each with every consumer's state. Nothing known is no error but an empty list.
 func (o *Operator) Trace(ctx context.Context, correlationID string) ([]EventView, error) {
 	db := o.schema.on(o.pool)
-	later, err := o.q.ScheduledByCorrelation(ctx, db, outboxdb.ScheduledByCorrelationParams{CorrelationID: correlationID, Most: MaxTrace})
+	rows, err := o.q.EventPlacesByCorrelation(ctx, db, outboxdb.EventPlacesByCorrelationParams{CorrelationID: correlationID, Most: MaxTrace})
 	if err != nil {
 		return nil, fmt.Errorf("outbox: trace: %w", err)
 	}
-	unrelayed, err := o.q.OutboxByCorrelation(ctx, db, outboxdb.OutboxByCorrelationParams{CorrelationID: correlationID, Most: MaxTrace})
-	if err != nil {
-		return nil, fmt.Errorf("outbox: trace: %w", err)
-	}
-	rows, err := o.q.EventsByCorrelation(ctx, db, outboxdb.EventsByCorrelationParams{CorrelationID: correlationID, Most: MaxTrace})
-	if err != nil {
-		return nil, fmt.Errorf("outbox: trace: %w", err)
-	}
-	views, seen := []EventView{}, map[uuid.UUID]bool{}
-	for _, e := range rows {
-		relayed := e.RelayedAt.UTC()
-		v := EventView{
-			ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
-			SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.OccurredAt.UTC(), State: "relayed",
-			Position: &e.Pos, RelayedAt: &relayed,
-		}
-		if v.Deliveries, err = o.deliveries(ctx, db, e.ID, e.Type, e.Key, e.Lane, e.Pos); err != nil {
+	views := make([]EventView, len(rows))
+	for i, row := range rows {
+		v, err := o.view(ctx, db, outboxdb.EventPlacesRow(row))
+		if err != nil {
 			return nil, err
 		}
-		seen[e.ID] = true
-		views = append(views, v)
-	}
-	for _, e := range unrelayed {
-		if seen[e.ID] {
-			continue // relayed between the two reads
-		}
-		seen[e.ID] = true
-		views = append(views, EventView{
-			ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
-			SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.OccurredAt.UTC(), State: "outbox",
-			Deliveries: []DeliveryStatus{},
-		})
-	}
-	for _, e := range later {
-		if seen[e.ID] {
-			continue
-		}
-		due := e.NotBefore.UTC()
-		views = append(views, EventView{
-			ID: e.ID, Type: e.Type, Key: e.Key, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
-			SchemaVersion: int(e.SchemaVersion), Source: e.Source, OccurredAt: e.ScheduledAt.UTC(), State: "scheduled", NotBefore: &due,
-			Deliveries: []DeliveryStatus{},
-		})
+		views[i] = *v
 	}
 	return views, nil
 }

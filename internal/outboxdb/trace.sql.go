@@ -53,46 +53,153 @@ func (q *Queries) DeliveryLogByEvent(ctx context.Context, db DBTX, eventID uuid.
 	return items, nil
 }
 
-const EventGet = `-- name: EventGet :one
-SELECT pos, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at
-  FROM /*schema*/events WHERE id = $1 ORDER BY pos LIMIT 1
+const EventPlaces = `-- name: EventPlaces :many
+SELECT 'relayed'::text AS state, 1 AS rank, e.pos AS n, e.pos AS pos, e.lane AS lane, e.id, e.type, e.key, e.data AS data, e.correlation_id,
+       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at
+  FROM /*schema*/events e WHERE e.id = $1
+UNION ALL
+SELECT 'outbox'::text AS state, 2 AS rank, o.seq AS n, 0::bigint AS pos, o.lane AS lane, o.id, o.type, o.key, o.data AS data, o.correlation_id,
+       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at
+  FROM /*schema*/outbox o WHERE o.id = $1
+UNION ALL
+SELECT 'scheduled'::text AS state, 3 AS rank, 0::bigint AS n, 0::bigint AS pos, 0::smallint AS lane, s.id, s.type, s.key, s.data AS data, s.correlation_id,
+       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at
+  FROM /*schema*/scheduled s WHERE s.id = $1
+ ORDER BY rank, n LIMIT 1
 `
 
-type EventGetRow struct {
+type EventPlacesRow struct {
+	State         string
+	Rank          int32
+	N             int64
 	Pos           int64
+	Lane          int16
 	ID            uuid.UUID
 	Type          string
 	Key           string
-	Lane          int16
 	Data          json.RawMessage
 	CorrelationID string
 	CausationID   *uuid.UUID
-	Traceparent   *string
 	Source        string
 	SchemaVersion int32
 	OccurredAt    time.Time
+	NotBefore     *time.Time
 	RelayedAt     time.Time
 }
 
-func (q *Queries) EventGet(ctx context.Context, db DBTX, id uuid.UUID) (EventGetRow, error) {
-	row := db.QueryRow(ctx, EventGet, id)
-	var i EventGetRow
-	err := row.Scan(
-		&i.Pos,
-		&i.ID,
-		&i.Type,
-		&i.Key,
-		&i.Lane,
-		&i.Data,
-		&i.CorrelationID,
-		&i.CausationID,
-		&i.Traceparent,
-		&i.Source,
-		&i.SchemaVersion,
-		&i.OccurredAt,
-		&i.RelayedAt,
-	)
-	return i, err
+// Where an event is. One snapshot: one that moves on at this moment is in one place or the next, and not missed in both.
+func (q *Queries) EventPlaces(ctx context.Context, db DBTX, id uuid.UUID) ([]EventPlacesRow, error) {
+	rows, err := db.Query(ctx, EventPlaces, id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EventPlacesRow{}
+	for rows.Next() {
+		var i EventPlacesRow
+		if err := rows.Scan(
+			&i.State,
+			&i.Rank,
+			&i.N,
+			&i.Pos,
+			&i.Lane,
+			&i.ID,
+			&i.Type,
+			&i.Key,
+			&i.Data,
+			&i.CorrelationID,
+			&i.CausationID,
+			&i.Source,
+			&i.SchemaVersion,
+			&i.OccurredAt,
+			&i.NotBefore,
+			&i.RelayedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const EventPlacesByCorrelation = `-- name: EventPlacesByCorrelation :many
+SELECT 'relayed'::text AS state, 1 AS rank, e.pos AS n, e.pos AS pos, e.lane AS lane, e.id, e.type, e.key, 'null'::jsonb AS data, e.correlation_id,
+       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at
+  FROM /*schema*/events e WHERE e.correlation_id = $2
+UNION ALL
+SELECT 'outbox'::text AS state, 2 AS rank, o.seq AS n, 0::bigint AS pos, o.lane AS lane, o.id, o.type, o.key, 'null'::jsonb AS data, o.correlation_id,
+       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at
+  FROM /*schema*/outbox o WHERE o.correlation_id = $2
+UNION ALL
+SELECT 'scheduled'::text AS state, 3 AS rank, 0::bigint AS n, 0::bigint AS pos, 0::smallint AS lane, s.id, s.type, s.key, 'null'::jsonb AS data, s.correlation_id,
+       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at
+  FROM /*schema*/scheduled s WHERE s.correlation_id = $2
+ ORDER BY rank, n, not_before, id LIMIT $1
+`
+
+type EventPlacesByCorrelationParams struct {
+	Most          int32
+	CorrelationID string
+}
+
+type EventPlacesByCorrelationRow struct {
+	State         string
+	Rank          int32
+	N             int64
+	Pos           int64
+	Lane          int16
+	ID            uuid.UUID
+	Type          string
+	Key           string
+	Data          json.RawMessage
+	CorrelationID string
+	CausationID   *uuid.UUID
+	Source        string
+	SchemaVersion int32
+	OccurredAt    time.Time
+	NotBefore     *time.Time
+	RelayedAt     time.Time
+}
+
+// The same for all of a correlation id, without their data: in the order of the log, then as they will come.
+func (q *Queries) EventPlacesByCorrelation(ctx context.Context, db DBTX, arg EventPlacesByCorrelationParams) ([]EventPlacesByCorrelationRow, error) {
+	rows, err := db.Query(ctx, EventPlacesByCorrelation, arg.Most, arg.CorrelationID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EventPlacesByCorrelationRow{}
+	for rows.Next() {
+		var i EventPlacesByCorrelationRow
+		if err := rows.Scan(
+			&i.State,
+			&i.Rank,
+			&i.N,
+			&i.Pos,
+			&i.Lane,
+			&i.ID,
+			&i.Type,
+			&i.Key,
+			&i.Data,
+			&i.CorrelationID,
+			&i.CausationID,
+			&i.Source,
+			&i.SchemaVersion,
+			&i.OccurredAt,
+			&i.NotBefore,
+			&i.RelayedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const EventStates = `-- name: EventStates :many
@@ -180,230 +287,4 @@ func (q *Queries) EventStates(ctx context.Context, db DBTX, arg EventStatesParam
 		return nil, err
 	}
 	return items, nil
-}
-
-const EventsByCorrelation = `-- name: EventsByCorrelation :many
-SELECT pos, id, type, key, lane, correlation_id, causation_id, source, schema_version, occurred_at, relayed_at
-  FROM /*schema*/events WHERE correlation_id = $1 ORDER BY pos LIMIT $2
-`
-
-type EventsByCorrelationParams struct {
-	CorrelationID string
-	Most          int32
-}
-
-type EventsByCorrelationRow struct {
-	Pos           int64
-	ID            uuid.UUID
-	Type          string
-	Key           string
-	Lane          int16
-	CorrelationID string
-	CausationID   *uuid.UUID
-	Source        string
-	SchemaVersion int32
-	OccurredAt    time.Time
-	RelayedAt     time.Time
-}
-
-func (q *Queries) EventsByCorrelation(ctx context.Context, db DBTX, arg EventsByCorrelationParams) ([]EventsByCorrelationRow, error) {
-	rows, err := db.Query(ctx, EventsByCorrelation, arg.CorrelationID, arg.Most)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []EventsByCorrelationRow{}
-	for rows.Next() {
-		var i EventsByCorrelationRow
-		if err := rows.Scan(
-			&i.Pos,
-			&i.ID,
-			&i.Type,
-			&i.Key,
-			&i.Lane,
-			&i.CorrelationID,
-			&i.CausationID,
-			&i.Source,
-			&i.SchemaVersion,
-			&i.OccurredAt,
-			&i.RelayedAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const OutboxByCorrelation = `-- name: OutboxByCorrelation :many
-SELECT seq, id, type, key, lane, correlation_id, causation_id, source, schema_version, occurred_at
-  FROM /*schema*/outbox WHERE correlation_id = $1 ORDER BY seq LIMIT $2
-`
-
-type OutboxByCorrelationParams struct {
-	CorrelationID string
-	Most          int32
-}
-
-type OutboxByCorrelationRow struct {
-	Seq           int64
-	ID            uuid.UUID
-	Type          string
-	Key           string
-	Lane          int16
-	CorrelationID string
-	CausationID   *uuid.UUID
-	Source        string
-	SchemaVersion int32
-	OccurredAt    time.Time
-}
-
-func (q *Queries) OutboxByCorrelation(ctx context.Context, db DBTX, arg OutboxByCorrelationParams) ([]OutboxByCorrelationRow, error) {
-	rows, err := db.Query(ctx, OutboxByCorrelation, arg.CorrelationID, arg.Most)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []OutboxByCorrelationRow{}
-	for rows.Next() {
-		var i OutboxByCorrelationRow
-		if err := rows.Scan(
-			&i.Seq,
-			&i.ID,
-			&i.Type,
-			&i.Key,
-			&i.Lane,
-			&i.CorrelationID,
-			&i.CausationID,
-			&i.Source,
-			&i.SchemaVersion,
-			&i.OccurredAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const OutboxGet = `-- name: OutboxGet :one
-SELECT seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
-  FROM /*schema*/outbox WHERE id = $1 ORDER BY seq LIMIT 1
-`
-
-type OutboxGetRow struct {
-	Seq           int64
-	ID            uuid.UUID
-	Type          string
-	Key           string
-	Lane          int16
-	Data          json.RawMessage
-	CorrelationID string
-	CausationID   *uuid.UUID
-	Traceparent   *string
-	Source        string
-	SchemaVersion int32
-	OccurredAt    time.Time
-}
-
-func (q *Queries) OutboxGet(ctx context.Context, db DBTX, id uuid.UUID) (OutboxGetRow, error) {
-	row := db.QueryRow(ctx, OutboxGet, id)
-	var i OutboxGetRow
-	err := row.Scan(
-		&i.Seq,
-		&i.ID,
-		&i.Type,
-		&i.Key,
-		&i.Lane,
-		&i.Data,
-		&i.CorrelationID,
-		&i.CausationID,
-		&i.Traceparent,
-		&i.Source,
-		&i.SchemaVersion,
-		&i.OccurredAt,
-	)
-	return i, err
-}
-
-const ScheduledByCorrelation = `-- name: ScheduledByCorrelation :many
-SELECT id, type, key, correlation_id, causation_id, source, schema_version, scheduled_at, not_before
-  FROM /*schema*/scheduled WHERE correlation_id = $1 ORDER BY not_before, id LIMIT $2
-`
-
-type ScheduledByCorrelationParams struct {
-	CorrelationID string
-	Most          int32
-}
-
-type ScheduledByCorrelationRow struct {
-	ID            uuid.UUID
-	Type          string
-	Key           string
-	CorrelationID string
-	CausationID   *uuid.UUID
-	Source        string
-	SchemaVersion int32
-	ScheduledAt   time.Time
-	NotBefore     time.Time
-}
-
-func (q *Queries) ScheduledByCorrelation(ctx context.Context, db DBTX, arg ScheduledByCorrelationParams) ([]ScheduledByCorrelationRow, error) {
-	rows, err := db.Query(ctx, ScheduledByCorrelation, arg.CorrelationID, arg.Most)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ScheduledByCorrelationRow{}
-	for rows.Next() {
-		var i ScheduledByCorrelationRow
-		if err := rows.Scan(
-			&i.ID,
-			&i.Type,
-			&i.Key,
-			&i.CorrelationID,
-			&i.CausationID,
-			&i.Source,
-			&i.SchemaVersion,
-			&i.ScheduledAt,
-			&i.NotBefore,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const ScheduledGet = `-- name: ScheduledGet :one
-SELECT id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before
-  FROM /*schema*/scheduled WHERE id = $1
-`
-
-func (q *Queries) ScheduledGet(ctx context.Context, db DBTX, id uuid.UUID) (Scheduled, error) {
-	row := db.QueryRow(ctx, ScheduledGet, id)
-	var i Scheduled
-	err := row.Scan(
-		&i.ID,
-		&i.Type,
-		&i.Key,
-		&i.Data,
-		&i.CorrelationID,
-		&i.CausationID,
-		&i.Traceparent,
-		&i.Source,
-		&i.SchemaVersion,
-		&i.ScheduledAt,
-		&i.NotBefore,
-	)
-	return i, err
 }

@@ -1,26 +1,32 @@
--- name: EventGet :one
-SELECT pos, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at
-  FROM /*schema*/events WHERE id = @id ORDER BY pos LIMIT 1;
+-- name: EventPlaces :many
+-- Where an event is. One snapshot: one that moves on at this moment is in one place or the next, and not missed in both.
+SELECT 'relayed'::text AS state, 1 AS rank, e.pos AS n, e.pos AS pos, e.lane AS lane, e.id, e.type, e.key, e.data AS data, e.correlation_id,
+       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at
+  FROM /*schema*/events e WHERE e.id = @id
+UNION ALL
+SELECT 'outbox'::text AS state, 2 AS rank, o.seq AS n, 0::bigint AS pos, o.lane AS lane, o.id, o.type, o.key, o.data AS data, o.correlation_id,
+       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at
+  FROM /*schema*/outbox o WHERE o.id = @id
+UNION ALL
+SELECT 'scheduled'::text AS state, 3 AS rank, 0::bigint AS n, 0::bigint AS pos, 0::smallint AS lane, s.id, s.type, s.key, s.data AS data, s.correlation_id,
+       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at
+  FROM /*schema*/scheduled s WHERE s.id = @id
+ ORDER BY rank, n LIMIT 1;
 
--- name: OutboxGet :one
-SELECT seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at
-  FROM /*schema*/outbox WHERE id = @id ORDER BY seq LIMIT 1;
-
--- name: ScheduledGet :one
-SELECT id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before
-  FROM /*schema*/scheduled WHERE id = @id;
-
--- name: ScheduledByCorrelation :many
-SELECT id, type, key, correlation_id, causation_id, source, schema_version, scheduled_at, not_before
-  FROM /*schema*/scheduled WHERE correlation_id = @correlation_id ORDER BY not_before, id LIMIT @most;
-
--- name: EventsByCorrelation :many
-SELECT pos, id, type, key, lane, correlation_id, causation_id, source, schema_version, occurred_at, relayed_at
-  FROM /*schema*/events WHERE correlation_id = @correlation_id ORDER BY pos LIMIT @most;
-
--- name: OutboxByCorrelation :many
-SELECT seq, id, type, key, lane, correlation_id, causation_id, source, schema_version, occurred_at
-  FROM /*schema*/outbox WHERE correlation_id = @correlation_id ORDER BY seq LIMIT @most;
+-- name: EventPlacesByCorrelation :many
+-- The same for all of a correlation id, without their data: in the order of the log, then as they will come.
+SELECT 'relayed'::text AS state, 1 AS rank, e.pos AS n, e.pos AS pos, e.lane AS lane, e.id, e.type, e.key, 'null'::jsonb AS data, e.correlation_id,
+       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at
+  FROM /*schema*/events e WHERE e.correlation_id = @correlation_id
+UNION ALL
+SELECT 'outbox'::text AS state, 2 AS rank, o.seq AS n, 0::bigint AS pos, o.lane AS lane, o.id, o.type, o.key, 'null'::jsonb AS data, o.correlation_id,
+       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at
+  FROM /*schema*/outbox o WHERE o.correlation_id = @correlation_id
+UNION ALL
+SELECT 'scheduled'::text AS state, 3 AS rank, 0::bigint AS n, 0::bigint AS pos, 0::smallint AS lane, s.id, s.type, s.key, 'null'::jsonb AS data, s.correlation_id,
+       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at
+  FROM /*schema*/scheduled s WHERE s.correlation_id = @correlation_id
+ ORDER BY rank, n, not_before, id LIMIT @most;
 
 -- name: EventStates :many
 -- Where an event is for each consumer that subscribes to it.
