@@ -1,9 +1,11 @@
 package outbox_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -104,6 +106,51 @@ func TestConsumerIsRenamed(t *testing.T) {
 	back.settle()
 	back.applied("old", "c", 8)
 	back.agrees()
+}
+
+// A batch that is under way under the old name ends before it is gone: what it does counts.
+func TestRenameAndRemovalWaitForBatches(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(r *rig) error{
+		"rename": func(r *rig) error {
+			reg := outbox.NewRegistry()
+			outbox.Handle(reg, "new", effect, outbox.On("note.*"), outbox.Formerly("old"))
+			_, err := outbox.NewEngine(r.pool, reg, r.jobs, outbox.Config{}).Register(r.t.Context())
+			return err
+		},
+		"removal": func(r *rig) error {
+			_, err := r.op.Remove(r.t.Context(), "old", anna)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			begun, goOn := make(chan struct{}), make(chan struct{})
+			reg := outbox.NewRegistry()
+			outbox.Handle(reg, "old", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+				close(begun)
+				<-goOn
+				return effect(ctx, tx, e)
+			}, outbox.On("note.*"))
+			r := newRig(t, reg)
+			r.append("a", 1)
+			r.relay()
+			drained, ended := make(chan error, 1), make(chan error, 1)
+			go func() {
+				_, err := r.Drain(t.Context(), outbox.Lane{Consumer: "old", Lane: r.lane("a")}, 0, time.Minute)
+				drained <- err
+			}()
+			<-begun
+			go func() { ended <- end(r) }()
+			r.blocked(1)
+			close(goOn)
+			require.NoError(t, <-drained)
+			require.NoError(t, <-ended) // a removal that did not wait would find an event ahead, and be refused
+			r.applied("old", "a", 1)
+			r.holds(`select not exists (select from consumers where name = 'old')`)
+			r.agrees()
+		})
+	}
 }
 
 func TestConsumerIsRemoved(t *testing.T) {

@@ -113,7 +113,7 @@ func (b *batch) advance() {
 	default:
 		past = true
 	}
-	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), b.c.Name, b.lane, last, past, b.state.Pos, min(b.state.Head, b.state.RunTo), int32(drainScan)).
+	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), b.c.Name, b.lane, last, past, b.state.Pos, b.state.Head, int32(drainScan)).
 		QueryRow(func(row pgx.Row) error {
 			var pos int64
 			if err := row.Scan(&pos); errors.Is(err, pgx.ErrNoRows) {
@@ -126,7 +126,7 @@ func (b *batch) advance() {
 			}
 			return nil
 		})
-	if b.state.Run != 0 {
+	if b.state.Run != 0 { // where it was passed, the cursor goes back to where it is to go on
 		b.tx.batch.Queue(b.schema.sql(outboxdb.DrainEndRun), b.c.Name, b.lane)
 	}
 }

@@ -277,7 +277,6 @@ const DrainState = `-- name: DrainState :one
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
        coalesce(c.dedupe, c.name)::text AS dedupe, coalesce(k.run, 0)::bigint AS run,
        coalesce((SELECT b.appends FROM /*schema*/runs b WHERE b.id = k.run), true)::boolean AS appends,
-       coalesce((SELECT l.to_pos FROM /*schema*/run_lanes l WHERE l.run = k.run AND l.lane = k.lane), 9223372036854775807)::bigint AS run_to,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
        (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
                                          THEN CASE WHEN $1::boolean OR NOT h.settled THEN 'ahead' ELSE 'settled' END
@@ -305,7 +304,6 @@ type DrainStateRow struct {
 	Dedupe   string
 	Run      int64
 	Appends  bool
-	RunTo    int64
 	Patterns []string
 	Ahead    bool
 }
@@ -323,7 +321,6 @@ func (q *Queries) DrainState(ctx context.Context, db DBTX, arg DrainStateParams)
 		&i.Dedupe,
 		&i.Run,
 		&i.Appends,
-		&i.RunTo,
 		&i.Patterns,
 		&i.Ahead,
 	)

@@ -39,7 +39,6 @@ SELECT (set_config('pgoutbox.turn', CASE WHEN pg_try_advisory_xact_lock((c.table
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, k.pos, k.tries, h.settled::boolean AS settled, r.head,
        coalesce(c.dedupe, c.name)::text AS dedupe, coalesce(k.run, 0)::bigint AS run,
        coalesce((SELECT b.appends FROM /*schema*/runs b WHERE b.id = k.run), true)::boolean AS appends,
-       coalesce((SELECT l.to_pos FROM /*schema*/run_lanes l WHERE l.run = k.run AND l.lane = k.lane), 9223372036854775807)::bigint AS run_to,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name)::text[] AS patterns,
        (set_config('pgoutbox.turn', CASE WHEN current_setting('pgoutbox.turn', true) = 'lane' AND c.paused_at IS NULL
                                          THEN CASE WHEN @ahead::boolean OR NOT h.settled THEN 'ahead' ELSE 'settled' END
