@@ -72,10 +72,7 @@ func ExampleOperator_Dismiss() {
 	outbox.Handle(reg, "greeter", func(context.Context, pgx.Tx, outbox.Received[User]) error {
 		return outbox.Permanent(errors.New("never"))
 	}, outbox.On("user.*"))
-	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
-		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: "user-1", Data: User{"Ada"}})
-		return err
-	}))
+	signUp(pool, "Ada")
 	work(pool, reg)
 
 	operator := exampleOperator(pool)
@@ -99,10 +96,7 @@ func ExampleOperator_Backfill() {
 		fmt.Println("listed", e.Data.Name, e.Backfill > 0)
 		return nil
 	}, outbox.On("user.signed_up"))
-	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
-		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: "user-1", Data: User{"Ada"}})
-		return err
-	}))
+	signUp(pool, "Ada")
 	work(pool, reg)
 
 	operator := exampleOperator(pool)
@@ -128,10 +122,7 @@ func ExampleOperator_Remove() {
 	reg := outbox.NewRegistry()
 	outbox.Handle(reg, "directory", func(context.Context, pgx.Tx, outbox.Received[User]) error { return nil }, outbox.On("user.*"))
 	work(pool, reg)
-	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
-		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: "user-1", Data: User{"Ada"}})
-		return err
-	}))
+	signUp(pool, "Ada")
 	work(pool, outbox.NewRegistry()) // the programs of today do not have it
 
 	operator := exampleOperator(pool)
@@ -167,4 +158,19 @@ func ExampleOperator_Trace() {
 		}
 	}
 	// Output: user.signed_up greeter processed
+}
+
+// The places of all events are proven from the tables; what an earlier check found in order is passed over.
+func ExampleOperator_CheckWith() {
+	pool, end := database()
+	defer end()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "greeter", func(context.Context, pgx.Tx, outbox.Received[User]) error { return nil }, outbox.On("user.*"))
+	signUp(pool, "Ada", "Grace")
+	work(pool, reg)
+
+	report, err := exampleOperator(pool).CheckWith(context.Background(), outbox.CheckOptions{Incremental: true})
+	must(err)
+	fmt.Println(report.Checked, "events,", report.Deliveries, "deliveries,", len(report.Problems), "problems")
+	// Output: 2 events, 2 deliveries, 0 problems
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -107,6 +108,9 @@ func ExampleHandle() {
 
 // One statement for all events of a batch.
 func ExampleHandleBatch() {
+	pool, end := database(`CREATE TABLE directory (id text, name text)`)
+	defer end()
+
 	reg := outbox.NewRegistry()
 	outbox.HandleBatch(reg, "directory", func(ctx context.Context, tx pgx.Tx, events []outbox.Received[User]) error {
 		ids, names := make([]string, len(events)), make([]string, len(events))
@@ -116,10 +120,18 @@ func ExampleHandleBatch() {
 		_, err := tx.Exec(ctx, `INSERT INTO directory (id, name) SELECT * FROM unnest($1::text[], $2::text[])`, ids, names)
 		return err
 	}, outbox.On("user.signed_up"))
+
+	signUp(pool, "Ada", "Grace")
+	work(pool, reg)
+	show(pool, `SELECT string_agg(name, ', ' ORDER BY id) FROM directory`)
+	// Output: Ada, Grace
 }
 
 // The call to the outside is in no transaction; what it gave is recorded in the one that marks the event as processed.
 func ExampleHandleExternal() {
+	pool, end := database(`CREATE TABLE mails (user_id text, receipt text)`)
+	defer end()
+
 	send := func(_ context.Context, idempotencyKey string, u User) (receipt string, err error) {
 		return "250 queued for " + u.Name, nil // … a mail, with the key as its Message-ID …
 	}
@@ -134,15 +146,28 @@ func ExampleHandleExternal() {
 			return err
 		}, nil
 	}, outbox.On("user.signed_up"))
+
+	signUp(pool, "Ada")
+	work(pool, reg)
+	show(pool, `SELECT receipt FROM mails`)
+	// Output: 250 queued for Ada
 }
 
 // A queued statement travels with those of other events: the handler waits for no round trip.
 func ExampleBatch() {
+	pool, end := database(`CREATE TABLE statistics (users integer)`, `INSERT INTO statistics VALUES (0)`)
+	defer end()
+
 	reg := outbox.NewRegistry()
-	outbox.Handle(reg, "statistics", func(ctx context.Context, _ pgx.Tx, e outbox.Received[User]) error {
-		outbox.Batch(ctx).Queue(`UPDATE statistics SET users = users + 1 WHERE day = $1::date`, e.OccurredAt)
+	outbox.Handle(reg, "statistics", func(ctx context.Context, _ pgx.Tx, _ outbox.Received[User]) error {
+		outbox.Batch(ctx).Queue(`UPDATE statistics SET users = users + 1`)
 		return nil
 	}, outbox.On("user.signed_up"))
+
+	signUp(pool, "Ada", "Grace", "Barbara")
+	work(pool, reg)
+	show(pool, `SELECT users::text FROM statistics`)
+	// Output: 3
 }
 
 // An error that no further attempt can mend makes a dead letter at once.
@@ -158,10 +183,7 @@ func ExamplePermanent() {
 		}
 		return nil
 	}, outbox.On("user.signed_up"))
-	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
-		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: "user-1", Data: User{}})
-		return err
-	}))
+	signUp(pool, "")
 	work(pool, reg)
 
 	letters, err := exampleOperator(pool).Letters(ctx, outbox.LetterFilter{State: "dead"}, 0, 10)
@@ -223,13 +245,9 @@ func ExampleUpcast() {
 
 // A consumer that is new today can begin with what the log still holds.
 func ExampleStartFrom() {
-	ctx := context.Background()
 	pool, end := database()
 	defer end()
-	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
-		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: "user-1", Data: User{"Ada"}})
-		return err
-	}))
+	signUp(pool, "Ada")
 	work(pool, outbox.NewRegistry()) // the event is in the log, and nobody was there to hear of it
 
 	reg := outbox.NewRegistry()
@@ -243,9 +261,67 @@ func ExampleStartFrom() {
 
 // Under its new name the consumer goes on from where it was under the old one.
 func ExampleFormerly() {
+	pool, end := database()
+	defer end()
+	list := func(_ context.Context, _ pgx.Tx, e outbox.Received[User]) error {
+		fmt.Println(e.Consumer, "lists", e.Data.Name)
+		return nil
+	}
+	before := outbox.NewRegistry()
+	outbox.Handle(before, "phone-book", list, outbox.On("user.signed_up"))
+	signUp(pool, "Ada")
+	work(pool, before)
+
+	after := outbox.NewRegistry()
+	outbox.Handle(after, "directory", list, outbox.On("user.signed_up"), outbox.Formerly("phone-book"))
+	signUp(pool, "Grace")
+	work(pool, after)
+	// Output:
+	// phone-book lists Ada
+	// directory lists Grace
+}
+
+// A reminder is appended with what it may have to remind of, and taken back when that is not needed any more.
+func ExampleCancelScheduled() {
+	ctx := context.Background()
+	pool, end := database()
+	defer end()
+
+	var reminder uuid.UUID
+	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) (err error) {
+		reminder, err = outbox.Append(ctx, tx, outbox.Event{
+			Type: "trial.ends_soon", Key: "user-1", Data: User{"Ada"}, NotBefore: time.Now().AddDate(0, 0, 11),
+		})
+		return err
+	}))
+	must(outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
+		cancelled, err := outbox.CancelScheduled(ctx, tx, reminder)
+		fmt.Println(len(cancelled), "cancelled")
+		return err
+	}))
+	// Output: 1 cancelled
+}
+
+// Who has written an event can wait for what follows from it.
+func ExampleWait() {
+	pool, end := database()
+	defer end()
 	reg := outbox.NewRegistry()
-	outbox.Handle(reg, "directory", func(context.Context, pgx.Tx, outbox.Received[User]) error { return nil },
-		outbox.On("user.signed_up"), outbox.Formerly("phone-book"))
+	outbox.Handle(reg, "billing", func(context.Context, pgx.Tx, outbox.Received[User]) error { return nil }, outbox.On("user.*"))
+	outbox.Handle(reg, "greeter", func(context.Context, pgx.Tx, outbox.Received[User]) error {
+		return outbox.Permanent(errors.New("the mail server is gone"))
+	}, outbox.On("user.*"))
+	id := signUp(pool, "Ada")
+	work(pool, reg) // in the program: workers, of this process or another
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	fmt.Println(outbox.Wait(ctx, pool, id, "billing"))
+	var never *outbox.NotProcessedError
+	fmt.Println(errors.As(outbox.Wait(ctx, pool, id, "billing", "greeter"), &never), never.Consumer, never.State)
+	// Output:
+	// <nil>
+	// true greeter dead
 }
 
 // A program's consumers as a test wants them: each attempt at once, and not many of them.
