@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
@@ -76,6 +77,7 @@ func (a *api) commit(c echo.Context, key string, w write) error {
 	case err != nil:
 		return err
 	}
+	failpoint.At(failpoint.RequestAnswerBefore)
 	if first.replayed {
 		c.Response().Header().Set(headerReplayed, "true")
 	}
@@ -130,10 +132,12 @@ func (a *api) once(ctx context.Context, tx pgx.Tx, w write, id []byte, key strin
 }
 
 func run(ctx context.Context, tx pgx.Tx, w write) (answer, error) {
+	failpoint.At(failpoint.RequestWorkBefore)
 	status, content, err := w.work(ctx, tx)
 	if err != nil {
 		return answer{}, err
 	}
+	failpoint.At(failpoint.RequestWorkAfter)
 	body, err := json.Marshal(content)
 	if err != nil {
 		return answer{}, fmt.Errorf("encode the answer: %w", err)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -94,9 +95,11 @@ func (s Schema) write(ctx context.Context, tx pgx.Tx, rows []stored) error {
 	}
 	batch := &pgx.Batch{}
 	s.queueWrite(batch, rows)
+	failpoint.At(failpoint.ProducerAppendBefore)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("outbox: append: %w", err)
 	}
+	failpoint.At(failpoint.ProducerAppendAfter)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -131,11 +132,17 @@ func (o *Operator) Backfill(ctx context.Context, consumer string, b Backfill, by
 		if err := o.jobs.WakeLanes(ctx, tx, wake); err != nil {
 			return err
 		}
-		return o.auditConsumer(ctx, db, consumer, "backfill", by, map[string]any{"run": run, "from": from, "to": to, "events": events, "appends": b.Appends})
+		detail := map[string]any{"run": run, "from": from, "to": to, "events": events, "appends": b.Appends}
+		if err := o.auditConsumer(ctx, db, consumer, "backfill", by, detail); err != nil {
+			return err
+		}
+		failpoint.At(failpoint.BackfillBefore)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	failpoint.At(failpoint.BackfillAfter)
 	return o.BackfillStatus(ctx, run)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -111,6 +112,7 @@ func (i *item) hold(held int32) {
 
 // run gives each item an outcome, as far as it gets within the batch's bounds, and writes and commits it all.
 func (b *batch) run(ctx context.Context) error {
+	failpoint.At(failpoint.DrainFetchAfter)
 	b.held, b.keys = map[string]bool{}, map[string]bool{}
 	if b.probe {
 		if err := b.findProcessed(ctx); err != nil {
@@ -137,6 +139,7 @@ func (b *batch) run(ctx context.Context) error {
 	}
 	if b.escalate && len(b.items) > 0 {
 		if it := &b.items[0]; it.outcome == pending {
+			failpoint.At(failpoint.DrainEscalate)
 			it.outcome, it.err = suspect, fmt.Errorf("taken out of its lane: %w", b.cause)
 			b.held[it.event.Key] = b.c.Ordered
 		}

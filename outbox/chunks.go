@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 )
 
 const (
@@ -89,7 +91,9 @@ func (c *chunks) call(ctx context.Context) (again bool, err error) {
 	members, next := c.unit(first)
 	queued, sent, appended := c.tx.batch.Len(), c.tx.sent, len(c.tx.appended)
 	c.tx.belongs(owner{item: first, handler: true})
+	failpoint.At(failpoint.DrainHandlerBefore)
 	err = c.invoke(ctx, members)
+	failpoint.At(failpoint.DrainHandlerAfter)
 	c.tx.belongs(owner{item: c.open})
 	switch {
 	case c.tx.failure != nil:

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -48,6 +49,7 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 		return errUncovered
 	}
 	d := &attempt{Engine: e, c: c, jobID: jobID, eventID: eventID, began: time.Now()}
+	failpoint.At(failpoint.DeliverClaimBefore)
 	err := d.claim(ctx)
 	switch {
 	case errors.Is(err, errFenced):
@@ -57,6 +59,7 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 	case err != nil:
 		return &RetryLaterError{time.Second, err}
 	}
+	failpoint.At(failpoint.DeliverClaimAfter)
 	ctx, cancel := context.WithTimeout(WithCorrelationID(ctx, d.event.CorrelationID), c.Timeout)
 	defer cancel()
 	err = d.attempt(ctx)
@@ -153,14 +156,19 @@ func (d *attempt) attempt(ctx context.Context) error {
 	}
 	if d.c.Kind == KindTx {
 		return d.settle(ctx, "applied", func(ctx context.Context, tx pgx.Tx) error {
-			return guard(func() error { return d.c.tx(ctx, tx, d.item, int(d.n)) })
+			failpoint.At(failpoint.DeliverHandlerBefore)
+			err := guard(func() error { return d.c.tx(ctx, tx, d.item, int(d.n)) })
+			failpoint.At(failpoint.DeliverHandlerAfter)
+			return err
 		})
 	}
 	var rec record
+	failpoint.At(failpoint.DeliverHandlerBefore)
 	err := guard(func() (err error) {
 		rec, err = d.c.external(withDelivery(ctx, d.item, nil), d.item, int(d.n))
 		return err
 	})
+	failpoint.At(failpoint.DeliverHandlerAfter)
 	if err != nil {
 		return err
 	}
@@ -210,6 +218,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 	case work != nil && !fresh:
 		outcome = "duplicate"
 	case work != nil:
+		failpoint.At(failpoint.DeliverDedupe)
 		if err := d.work(ctx, ht, work); err != nil {
 			return err
 		}
@@ -225,10 +234,12 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 		d.schema.queueWrite(ht.batch, ht.appended)
 	}
 	ht.batch.Queue("commit")
+	failpoint.At(failpoint.DeliverCommitBefore)
 	if err := ht.flush(ctx); err != nil {
 		return err
 	}
 	tx.commits()
+	failpoint.At(failpoint.DeliverCommitAfter)
 	d.appended = len(ht.appended) > 0
 	return nil
 }
@@ -251,6 +262,7 @@ func (d *attempt) failed(cause error) error {
 	// What broke in the database is no failed event: the attempt is given back, a few times.
 	free := transient(cause) && (d.c.Kind == KindTx || d.recording)
 	var counted bool
+	failpoint.At(failpoint.DeliverFailBefore)
 	err := d.inTx(ctx, func(tx pgx.Tx) error {
 		db := d.db(tx)
 		if _, err := d.q.JobLockRunning(ctx, db, d.jobID); err != nil {
@@ -274,7 +286,9 @@ func (d *attempt) failed(cause error) error {
 		// Nothing is recorded: the job stays as it is, or fails, and the rescue or River's retry goes on.
 		d.log.Error("delivery: the failure could not be recorded", "consumer", d.c.Name, "event_id", d.eventID, "error", err)
 		return &RetryLaterError{time.Second, cause}
-	case !counted:
+	}
+	failpoint.At(failpoint.DeliverFailAfter)
+	if !counted {
 		return &RetryLaterError{time.Second, cause}
 	}
 	d.logDelivery("failed", cause)

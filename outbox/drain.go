@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -181,7 +182,11 @@ func (d *drain) suspect(ctx context.Context, tx *pipelined, r *reading) error {
 	if err := d.q.DrainBuryJobs(ctx, db, r.crashed); err != nil {
 		return err
 	}
-	return tx.Commit(ctx)
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	failpoint.At(failpoint.DrainTry)
+	return nil
 }
 
 // triedLimit is how many events a batch takes after so many that died.
@@ -234,6 +239,7 @@ func (d *drain) wait(ctx context.Context, t time.Duration) error {
 func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	d.began, d.took, d.at = false, 0, unknown
 	began := time.Now()
+	failpoint.At(failpoint.DrainFetchBefore)
 	tx, r, err := d.open(ctx)
 	if err != nil {
 		return false, err
@@ -243,6 +249,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	case len(r.crashed) > 0:
 		return true, d.suspect(ctx, tx, r)
 	case !r.locked || r.state.Paused:
+		failpoint.At(failpoint.DrainTaken)
 		if err := tx.Commit(ctx); err != nil {
 			return false, err
 		}
@@ -272,6 +279,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	tx.commits()
+	failpoint.At(failpoint.DrainCommitAfter)
 	d.completed = true
 	d.waitTurn = !d.waitTurn && b.released
 	d.lone, d.escalate, d.cause, d.careful, d.probe, d.lost = 0, false, nil, false, false, 0
@@ -327,6 +335,7 @@ func (b *batch) release(ctx context.Context, limit int) error {
 	if err := b.tx.SendBatch(ctx, reads).Close(); err != nil {
 		return err
 	}
+	failpoint.At(failpoint.DrainRelease)
 	b.began, b.took = true, len(b.items)
 	b.full = b.cut || len(b.items) == limit || len(b.lifting) == drainBatch
 	return b.run(ctx)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -77,6 +78,7 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 		if err != nil {
 			return err
 		}
+		failpoint.At(failpoint.DrainHold)
 		for n, i := range withJob {
 			h.JobIds[i] = ids[n]
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -84,9 +85,10 @@ func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) error {
 		arg.Timeouts = append(arg.Timeouts, (c.Timeout + 10*time.Second).Seconds())
 	}
 	stuck, err := e.q.DeliverStuck(ctx, db, arg)
-	if err != nil {
+	if err != nil || len(stuck) == 0 {
 		return err
 	}
+	failpoint.At(failpoint.RescueBefore)
 	for _, s := range stuck {
 		free := s.Rescues < deliverRescues
 		discard := !free && s.Attempt >= s.MaxAttempts
@@ -105,6 +107,7 @@ func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) error {
 		}
 		e.log.Warn("deliver job rescued", "consumer", s.Consumer, "event_id", s.EventID, "attempt", s.Attempts, "free", free, "dead", discard)
 	}
+	failpoint.At(failpoint.RescueAfter)
 	return nil
 }
 
@@ -112,9 +115,10 @@ func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) error {
 func (e *Engine) reconcile(ctx context.Context, tx pgx.Tx) error {
 	db := e.db(tx)
 	rows, err := e.q.HoldsWithoutJob(ctx, db)
-	if err != nil {
+	if err != nil || len(rows) == 0 {
 		return err
 	}
+	failpoint.At(failpoint.ReconcileBefore)
 	for _, h := range rows {
 		e.log.Warn("hold without a live job", "consumer", h.Consumer, "event_id", h.EventID, "job_state", h.JobState)
 		if h.JobState == "discarded" || h.JobState == "cancelled" {
@@ -149,5 +153,6 @@ func (e *Engine) reconcile(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
+	failpoint.At(failpoint.ReconcileAfter)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 )
 
 // producerTx is the transaction that InTx gives to its func. It begins with the first statement, in one round trip, and
@@ -43,7 +45,17 @@ func (t *producerTx) open(ctx context.Context) error {
 	if t.Tx != nil && len(t.kept) == 0 {
 		return nil
 	}
-	return t.send(ctx, &pgx.Batch{})
+	appends := len(t.kept) > 0
+	if appends {
+		failpoint.At(failpoint.ProducerAppendBefore)
+	}
+	if err := t.send(ctx, &pgx.Batch{}); err != nil {
+		return err
+	}
+	if appends {
+		failpoint.At(failpoint.ProducerAppendAfter)
+	}
+	return nil
 }
 
 // send begins the transaction if it has not begun, writes what is kept, and then what else is to be queued.
@@ -74,6 +86,7 @@ func (t *producerTx) send(ctx context.Context, b *pgx.Batch, more ...string) err
 
 // commit ends the transaction. What is kept travels with it.
 func (t *producerTx) commit(ctx context.Context) error {
+	failpoint.At(failpoint.ProducerCommitBefore)
 	switch {
 	case len(t.kept) > 0:
 		return t.send(ctx, &pgx.Batch{}, "commit")

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -67,6 +68,7 @@ func (r *relay) refusedBatch(ctx context.Context, cause error) error {
 			return err
 		}
 		r.log.Error("relay: row set aside in quarantine: the log refuses it", "event_id", row.ID, "seq", row.Seq, "error", cause)
+		failpoint.At(failpoint.RelayQuarantine)
 		return nil
 	})
 	if err != nil {

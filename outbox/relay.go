@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -156,6 +157,7 @@ func (r *relay) lead(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take the lead: %w", err)
 	}
+	failpoint.At(failpoint.RelayLeadAfter)
 	r.beatAt = time.Now()
 	r.log.Info("relay: leads")
 	return r.loadWakes(ctx)
@@ -242,6 +244,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 		id    int64
 		aside int64
 	)
+	failpoint.At(failpoint.RelayClaimBefore)
 	tx, err := r.pipeline(ctx, func(b *pgx.Batch) {
 		b.Queue(outboxdb.EngineCommitsLater)
 		b.Queue(r.schema.sql(outboxdb.RelayLock))
@@ -290,6 +293,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 	r.batch = min(2*r.batch, relayBatch)
 	if moved > 0 {
 		r.beatAt = time.Now()
+		failpoint.At(failpoint.RelayClaimAfter)
 	}
 	if moved >= relayBusy {
 		r.wakes.busyAt = r.beatAt
@@ -304,7 +308,11 @@ func (r *relay) makePartitions(ctx context.Context, head int64) error {
 		if err := r.q.RelayLock(ctx, db); err != nil {
 			return err
 		}
-		return r.q.RelayMakePartitions(ctx, db, head+relayBatch*20)
+		if err := r.q.RelayMakePartitions(ctx, db, head+relayBatch*20); err != nil {
+			return err
+		}
+		failpoint.At(failpoint.RelayPartitions)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("make partitions: %w", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -71,8 +72,15 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 		if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: id, State: "replaying", JobID: &jobID}); err != nil {
 			return err
 		}
-		return o.record(ctx, db, l, "replay", by, detail)
+		if err := o.record(ctx, db, l, "replay", by, detail); err != nil {
+			return err
+		}
+		failpoint.At(failpoint.ReplayBefore)
+		return nil
 	})
+	if err == nil {
+		failpoint.At(failpoint.ReplayAfter)
+	}
 	return jobID, err
 }
 
@@ -170,11 +178,16 @@ func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) (*Dismissal
 		if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: id, State: d.State}); err != nil {
 			return err
 		}
-		return o.record(ctx, db, l, "dismiss", by, map[string]any{"released": d.ReleasedCount})
+		if err := o.record(ctx, db, l, "dismiss", by, map[string]any{"released": d.ReleasedCount}); err != nil {
+			return err
+		}
+		failpoint.At(failpoint.DismissBefore)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	failpoint.At(failpoint.DismissAfter)
 	wakeSettled()
 	return d, nil
 }

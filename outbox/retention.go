@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -35,11 +36,15 @@ func (e *Engine) Retain(ctx context.Context) error {
 	defer cancel()
 	age := e.cfg.Retention.Seconds()
 	if err := e.retire(ctx, func(ctx context.Context, db outboxdb.DBTX) error {
-		_, err := e.q.RetentionFloor(ctx, db, age)
-		return err
+		if _, err := e.q.RetentionFloor(ctx, db, age); err != nil {
+			return err
+		}
+		failpoint.At(failpoint.RetentionFloorBefore)
+		return nil
 	}); err != nil {
 		return fmt.Errorf("outbox: retention: raise the floor: %w", err)
 	}
+	failpoint.At(failpoint.RetentionFloorAfter)
 	for _, step := range []struct {
 		name   string
 		retire func(ctx context.Context, db outboxdb.DBTX) (what string, err error)
@@ -102,7 +107,9 @@ func (e *Engine) retirePartitions(ctx context.Context, retire func(context.Conte
 	for tries := 0; ; {
 		var gone string
 		err := e.retire(ctx, func(ctx context.Context, db outboxdb.DBTX) (err error) {
-			gone, err = retire(ctx, db)
+			if gone, err = retire(ctx, db); err == nil && gone != "" {
+				failpoint.At(failpoint.RetentionPartition)
+			}
 			return err
 		})
 		switch {

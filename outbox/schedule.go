@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -43,12 +44,16 @@ func (r *relay) releaseDue(ctx context.Context) (released bool, err error) {
 		if err != nil || len(ids) == 0 {
 			return err
 		}
+		failpoint.At(failpoint.RelayDueBefore)
 		n, err := r.q.ScheduledRelease(ctx, db, ids)
 		released = n > 0
 		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("release scheduled events: %w", err)
+	}
+	if released {
+		failpoint.At(failpoint.RelayDueAfter)
 	}
 	return released, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -85,6 +86,9 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 // wake wakes the lanes that are due.
 func (r *relay) wake(ctx context.Context, quiet bool) error {
 	woken := r.wakes.due(time.Now())
+	if len(woken) > 0 {
+		failpoint.At(failpoint.RelayWakeBefore)
+	}
 	if quiet {
 		woken = r.drainHere(woken)
 	}
@@ -97,12 +101,17 @@ func (r *relay) wake(ctx context.Context, quiet bool) error {
 		if err != nil || len(asleep) == 0 {
 			return err
 		}
-		return r.jobs.WakeLanes(ctx, tx, asleep)
+		if err := r.jobs.WakeLanes(ctx, tx, asleep); err != nil {
+			return err
+		}
+		failpoint.At(failpoint.RelayWakeInserted)
+		return nil
 	})
 	if err != nil {
 		r.wakes.forget(woken)
 		return fmt.Errorf("wake lanes: %w", err)
 	}
+	failpoint.At(failpoint.RelayWakeAfter)
 	return nil
 }
 

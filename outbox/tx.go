@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 )
 
 // Beginner starts a transaction: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx (then a savepoint).
@@ -32,11 +34,19 @@ func InTx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	case *pgx.Conn:
 		err = inProducerTx(ctx, db, fn)
 	default:
-		err = pgx.BeginFunc(ctx, db, fn)
+		err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+			if err := fn(tx); err != nil {
+				return err
+			}
+			failpoint.At(failpoint.ProducerState)
+			failpoint.At(failpoint.ProducerCommitBefore)
+			return nil
+		})
 	}
 	if err != nil {
 		return err
 	}
+	failpoint.At(failpoint.ProducerCommitAfter)
 	Wake()
 	return nil
 }
@@ -55,6 +65,7 @@ func inProducerTx(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error)
 	if err := fn(tx); err != nil {
 		return err
 	}
+	failpoint.At(failpoint.ProducerState)
 	if err := tx.commit(ctx); err != nil {
 		return err
 	}

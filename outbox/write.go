@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -55,6 +56,7 @@ func (b *batch) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	failpoint.At(failpoint.DrainDedupe)
 	db := b.queued(b.tx.batch)
 	_ = b.q.EngineTakesBack(ctx, db)
 	for _, id := range twice {
@@ -67,6 +69,7 @@ func (b *batch) finish(ctx context.Context) error {
 		}
 	}
 	if len(parks.Keys) > 0 {
+		failpoint.At(failpoint.DrainPark)
 		_ = b.q.WaitingInsert(ctx, db, parks)
 	}
 	if len(gone.Keys) > 0 {
@@ -92,6 +95,7 @@ func (b *batch) finish(ctx context.Context) error {
 	}
 	b.at = unknown
 	b.commit()
+	failpoint.At(failpoint.DrainCommitBefore)
 	began := time.Now()
 	if err := b.tx.flush(ctx); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/riverqueue/river"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -66,6 +67,7 @@ func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) 
 		w.log.Error("drain", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
 	case more && ctx.Err() == nil:
 		// The lane's next turn. If this is lost, the relay finds the lane behind.
+		failpoint.At(failpoint.DrainNext)
 		err := w.jobs.wakeLane(ctx, lane)
 		if err != nil {
 			w.log.Error("drain: next turn", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
@@ -152,6 +154,7 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[DeliverArgs]) e
 		}
 	}
 	err := w.engine.Deliver(ctx, job.ID, job.Args.Consumer, job.Args.EventID)
+	failpoint.At(failpoint.DeliverComplete)
 	var later *outbox.RetryLaterError
 	switch {
 	case outbox.IsUncovered(err):
