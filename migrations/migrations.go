@@ -118,10 +118,11 @@ func (r *runner) shopSet() set {
 
 // sets are ours in the order of going up.
 func (r *runner) sets() []set {
+	sets := []set{r.outboxSet()}
 	if r.shop {
-		return []set{r.outboxSet(), r.shopSet()}
+		sets = append(sets, r.shopSet())
 	}
-	return []set{r.outboxSet()}
+	return append(sets, r.next()...)
 }
 
 // searchPath lets unqualified names land in the schema, and find what is in public.

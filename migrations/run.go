@@ -21,13 +21,13 @@ import (
 // from several processes at once: one does the work and the others find it done. The URL has to reach
 // PostgreSQL itself or through a session pooler; a transaction pooler loses the lock.
 func Up(ctx context.Context, databaseURL string, opts Options) error {
-	return newRunner(files, opts).up(ctx, databaseURL)
+	return newRunner(embedded(), opts).up(ctx, databaseURL)
 }
 
 // Down takes one step back: the shop's newest migration and the outbox's newest. Only when a call finds neither
 // set with anything left does it remove River's schema, with its jobs.
 func Down(ctx context.Context, databaseURL string, opts Options) error {
-	return newRunner(files, opts).down(ctx, databaseURL)
+	return newRunner(embedded(), opts).down(ctx, databaseURL)
 }
 
 func (r *runner) up(ctx context.Context, databaseURL string) error {
@@ -61,7 +61,7 @@ func (r *runner) up(ctx context.Context, databaseURL string) error {
 func (r *runner) down(ctx context.Context, databaseURL string) error {
 	return r.locked(ctx, databaseURL, func(ctx context.Context, lock *pgx.Conn) error {
 		stepped, left := false, false
-		for _, set := range []set{r.shopSet(), r.outboxSet()} {
+		for _, set := range append(r.next(), r.shopSet(), r.outboxSet()) {
 			applied, err := appliedVersions(ctx, lock, set.schema, set.table)
 			if err != nil {
 				return err

@@ -33,12 +33,12 @@ func (s StatusRow) Pending() bool { return s.AppliedAt.IsZero() }
 
 // Status lists all migrations in the order in which Up runs them. It changes nothing and takes no lock.
 func Status(ctx context.Context, databaseURL string, opts Options) ([]StatusRow, error) {
-	return newRunner(files, opts).status(ctx, databaseURL)
+	return newRunner(embedded(), opts).status(ctx, databaseURL)
 }
 
 // Current reports whether every migration that this build knows is applied; the database may be ahead of it. It costs one query.
 func Current(ctx context.Context, pool *pgxpool.Pool, opts Options) (bool, error) {
-	return newRunner(files, opts).current(ctx, pool)
+	return newRunner(embedded(), opts).current(ctx, pool)
 }
 
 func (r *runner) status(ctx context.Context, databaseURL string) (rows []StatusRow, err error) {

@@ -52,6 +52,8 @@ type service struct {
 	stopping atomic.Bool
 	failed   chan error // a listener that died
 
+	stopFaults func() // in a build with the tag faults
+
 	background context.CancelFunc
 	ended      chan struct{}
 }
@@ -64,6 +66,9 @@ func (s *service) start(ctx context.Context) (err error) {
 		}
 	}()
 	s.failed = make(chan error, 2)
+	if s.stopFaults, err = startFaults(s.log); err != nil {
+		return err
+	}
 	if current, err := migrations.Current(ctx, s.pool, migrations.Options{Shop: true}); err != nil {
 		return fmt.Errorf("read the schema's version: %w", err)
 	} else if !current {
@@ -111,7 +116,7 @@ func (s *service) start(ctx context.Context) (err error) {
 
 func (s *service) provider() (payments.Provider, error) {
 	if s.cfg.Payments == "stripe" {
-		return payments.NewStripe(payments.StripeConfig{SecretKey: s.cfg.StripeSecretKey, Timeout: 5 * time.Second})
+		return payments.NewStripe(payments.StripeConfig{SecretKey: s.cfg.StripeSecretKey, URL: stripeURL(), Timeout: 5 * time.Second})
 	}
 	return payments.NewSandbox(s.pool), nil
 }
@@ -123,6 +128,7 @@ func (s *service) startWorkers(ctx context.Context, provider payments.Provider) 
 	}
 	reg := outbox.NewRegistry()
 	consumers.Register(reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: provider, Logger: s.log})
+	registerFaults(reg, s.pool)
 	s.workers, err = workers.New(s.pool, reg, workers.Config{
 		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention, SoftStop: softStop,
 		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),
@@ -198,6 +204,9 @@ func (s *service) stop() {
 		s.admin.close(s.log)
 	}
 	s.pool.Close()
+	if s.stopFaults != nil {
+		s.stopFaults()
+	}
 }
 
 // run serves until ctx ends or a part fails.
