@@ -15,6 +15,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -235,7 +236,7 @@ func (w *Workers) maintain(ctx context.Context) {
 
 // retain drops what is too old. It is no part of maintain: it may take its time.
 func (w *Workers) retain(ctx context.Context) {
-	tick := time.NewTicker(retainEvery)
+	tick := time.NewTicker(failpoint.Every(retainEvery))
 	defer tick.Stop()
 	for {
 		select {

@@ -3,9 +3,11 @@
 package failpoint
 
 import (
+	"os"
 	"runtime"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // place is what is known of a point in this process.
@@ -40,6 +42,9 @@ func At(p Point) {
 	}
 	// Whoever continues a stopped process must not find it armed.
 	at.armed.CompareAndSwap(o, nil)
+	if o.signal == syscall.SIGKILL {
+		_, _ = os.Stderr.WriteString("\n" + DiesAt + string(p) + "\n") // unbuffered: it is there when the process is not
+	}
 	o.strike()
 }
 
@@ -51,4 +56,12 @@ func (o *order) strike() {
 	if o.signal == syscall.SIGKILL {
 		select {}
 	}
+}
+
+// Every is the interval at which something is done that is done seldom, or the one of the variable EnvEvery.
+func Every(interval time.Duration) time.Duration {
+	if d, err := time.ParseDuration(os.Getenv(EnvEvery)); err == nil && d > 0 {
+		return d
+	}
+	return interval
 }

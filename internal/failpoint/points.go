@@ -164,3 +164,9 @@ func All() []Point { return all[:] }
 
 // EnvAddr is where Serve listens.
 const EnvAddr = "OUTBOX_FAULTS_ADDR"
+
+// DiesAt comes before the point's name in the last line that a process writes to its standard error before it kills itself.
+const DiesAt = "failpoint: dies at "
+
+// EnvEvery is a duration, in a build with the tag faults: how often what is done seldom is done.
+const EnvEvery = "OUTBOX_FAULTS_EVERY"

@@ -7,7 +7,17 @@ CREATE TABLE IF NOT EXISTS faults.state (
     event_id uuid NOT NULL,
     key text NOT NULL,
     n bigint NOT NULL,
-    at timestamptz NOT NULL DEFAULT clock_timestamp()
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- A producer that did not learn the outcome of its transaction looks it up by this, in a transaction that writes.
+    correlation_id text,
+    looked_up boolean NOT NULL DEFAULT false
+);
+CREATE INDEX IF NOT EXISTS state_correlation_id_idx ON faults.state (correlation_id);
+
+-- Events that retention has dropped, as they were.
+CREATE TABLE IF NOT EXISTS faults.retired (
+    pos bigint NOT NULL, id uuid NOT NULL, type text NOT NULL, key text NOT NULL, data jsonb NOT NULL,
+    correlation_id text NOT NULL, causation_id uuid
 );
 
 -- What consumers did. Nothing in it is unique but the order: a second effect is to be found, and not to be refused.
@@ -37,7 +47,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(p_key, 0));
     n := nextval('faults.numbers');
     event_id := outbox_append(p_type, p_key, coalesce(p_data, '{}') || jsonb_build_object('n', n), p_correlation_id);
-    INSERT INTO faults.state VALUES (event_id, p_key, n);
+    INSERT INTO faults.state (event_id, key, n, correlation_id) VALUES (event_id, p_key, n, p_correlation_id);
     RETURN NEXT;
 END
 $$;

@@ -38,6 +38,8 @@ const (
 	Serialization Deed = "serialization"
 	Deadlock      Deed = "deadlock"
 	Division      Deed = "division"
+	// Switched fails for good as long as there is a row poison in faults.switches, however often it has run.
+	Switched Deed = "switched"
 )
 
 func registerTrouble(reg *outbox.Registry, deps Deps) {
@@ -74,6 +76,9 @@ func (t *trouble) do(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.
 	if e.Data.Do == Crash {
 		return t.crash(e)
 	}
+	if e.Data.Do == Switched {
+		return switched(ctx, tx)
+	}
 	if !t.troubled(e) {
 		return nil
 	}
@@ -109,6 +114,17 @@ func (t *trouble) do(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.
 		return nil
 	}
 	return fmt.Errorf("trouble: there is no deed %q", e.Data.Do)
+}
+
+func switched(ctx context.Context, tx pgx.Tx) error {
+	var on bool
+	if err := tx.QueryRow(ctx, `select exists (select from faults.switches where name = 'poison')`).Scan(&on); err != nil {
+		return err
+	}
+	if on {
+		return outbox.Permanent(errors.New("trouble: the switch is on"))
+	}
+	return nil
 }
 
 // crash kills the process, in as many runs as the event says. The file that counts them is on the disk before.
