@@ -1,0 +1,21 @@
+module github.com/pgoutbox/pgoutbox/faults
+
+go 1.26.8
+
+replace github.com/pgoutbox/pgoutbox => ../
+
+require (
+	github.com/jackc/pgx/v5 v5.12.0
+	github.com/pgoutbox/pgoutbox v0.0.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	github.com/fergusstrange/embedded-postgres v1.34.0 // indirect
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/lib/pq v1.10.9 // indirect
+	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)
