@@ -55,7 +55,7 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 0, "suspect", it.err)
 			b.logFailed(it, false)
 		case deferred:
-			reason, d.After = "scheduled", max(0, time.Until(due[it.event.Pos]))
+			reason, d.After = "scheduled", max(0, due[it.event.Pos])
 		}
 		h.EventIds = append(h.EventIds, it.event.ID)
 		h.Keys = append(h.Keys, it.event.Key)
@@ -97,8 +97,8 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 	return nil
 }
 
-// notBefore returns, by position, when those of the events that are not due will be.
-func (b *batch) notBefore(ctx context.Context, items []*item) (map[int64]time.Time, error) {
+// notBefore returns, by position, in how long those of the events that are not due will be, by the database's clock.
+func (b *batch) notBefore(ctx context.Context, items []*item) (map[int64]time.Duration, error) {
 	var positions []int64
 	for _, it := range items {
 		if it.outcome == deferred {
@@ -112,9 +112,9 @@ func (b *batch) notBefore(ctx context.Context, items []*item) (map[int64]time.Ti
 	if err != nil {
 		return nil, err
 	}
-	due := make(map[int64]time.Time, len(rows))
+	due := make(map[int64]time.Duration, len(rows))
 	for _, r := range rows {
-		due[r.Pos] = *r.NotBefore
+		due[r.Pos] = time.Duration(r.Seconds * float64(time.Second))
 	}
 	return due, nil
 }

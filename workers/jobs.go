@@ -54,6 +54,7 @@ var unfinished = []rivertype.JobState{
 // jobs is what the engine asks of River.
 type jobs struct {
 	client *river.Client[pgx.Tx]
+	clock  *clock
 }
 
 // NewJobs returns the inserting side alone, for a process that runs no workers and replays dead letters.
@@ -62,7 +63,7 @@ func NewJobs(pool *pgxpool.Pool, schema outbox.Schema) (outbox.Jobs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("workers: river client: %w", err)
 	}
-	return jobs{client}, nil
+	return jobs{client, newClock()}, nil
 }
 
 func drainJob(l outbox.Lane) (DrainArgs, *river.InsertOpts) {
@@ -94,7 +95,7 @@ func (j jobs) Deliver(ctx context.Context, tx pgx.Tx, deliveries []outbox.Delive
 			UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished},
 		}
 		if d.After > 0 {
-			opts.ScheduledAt = time.Now().Add(d.After)
+			opts.ScheduledAt = j.clock.Now().Add(d.After)
 		}
 		params[i] = river.InsertManyParams{Args: DeliverArgs{d.Consumer, d.EventID, d.CorrelationID, d.NotBefore}, InsertOpts: opts}
 	}

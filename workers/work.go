@@ -133,6 +133,7 @@ func (h *here) stop(soft time.Duration) {
 type deliverWorker struct {
 	river.WorkerDefaults[DeliverArgs]
 	engine *outbox.Engine
+	clock  *clock
 }
 
 // Timeout is none: the engine bounds the attempt itself, and rescues it by the database's clock.
@@ -140,7 +141,7 @@ func (*deliverWorker) Timeout(*river.Job[DeliverArgs]) time.Duration { return -1
 
 // NextRetry counts the attempts of the consumer, of which the first may have been a drain's.
 func (w *deliverWorker) NextRetry(job *river.Job[DeliverArgs]) time.Time {
-	return time.Now().Add(w.engine.Backoff(job.Args.Consumer, job.Attempt))
+	return w.clock.Now().Add(w.engine.Backoff(job.Args.Consumer, job.Attempt))
 }
 
 func (w *deliverWorker) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {

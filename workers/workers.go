@@ -71,6 +71,8 @@ type Workers struct {
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
 	here   *here
+	clock  *clock
+	pool   *pgxpool.Pool
 
 	softStop time.Duration
 
@@ -92,7 +94,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		cfg.SoftStop = 10 * time.Second
 	}
 	w := &Workers{
-		reg: reg, log: cfg.Logger, stop: make(chan struct{}), poll: poll, lazyPoll: pollLazily,
+		reg: reg, log: cfg.Logger, stop: make(chan struct{}), poll: poll, lazyPoll: pollLazily, clock: newClock(), pool: pool,
 		queues: map[string]bool{}, covered: map[string]bool{},
 	}
 	switch {
@@ -101,7 +103,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	case cfg.PollOnly:
 		w.lazyPoll = poll
 	}
-	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{log: cfg.Logger}, &deliverWorker{}
+	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{log: cfg.Logger}, &deliverWorker{clock: w.clock}
 	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
 	known := river.NewWorkers()
 	river.AddWorker(known, relay)
@@ -118,18 +120,20 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		CompletedJobRetentionPeriod: time.Hour,
 		PollOnly:                    cfg.PollOnly,
 		SoftStopTimeout:             cfg.SoftStop,
+		// River's clock can be set here and nowhere else; it is not about tests only.
+		Test: river.TestConfig{Time: w.clock},
 		Logger:                      slog.New(warnings{cfg.Logger.Handler()}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("workers: river client: %w", err)
 	}
 	w.client = client
-	w.engine = outbox.NewEngine(pool, reg, jobs{client}, outbox.Config{
+	w.engine = outbox.NewEngine(pool, reg, jobs{client, w.clock}, outbox.Config{
 		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax, Retention: cfg.Retention,
 		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build, DrainHere: w.here.drain,
 	})
 	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
-	drain.jobs = jobs{client}
+	drain.jobs = jobs{client, w.clock}
 	return w, nil
 }
 
@@ -143,6 +147,9 @@ func (w *Workers) Start(ctx context.Context) error {
 		return err
 	}
 	if err := w.engine.MakePartitions(ctx); err != nil {
+		return err
+	}
+	if err := w.clock.measure(ctx, w.pool); err != nil {
 		return err
 	}
 	w.maintained = time.Now() // the database has just been reached
@@ -211,7 +218,10 @@ func (w *Workers) maintain(ctx context.Context) {
 		if wait = maintainEvery; soon > 0 {
 			wait, soon = maintainSoon, soon-1
 		}
-		err := w.engine.Maintain(ctx)
+		err := w.clock.measure(ctx, w.pool)
+		if err == nil {
+			err = w.engine.Maintain(ctx)
+		}
 		if err == nil {
 			var uncovered []string
 			if uncovered, err = w.engine.Uncovered(ctx); err == nil {

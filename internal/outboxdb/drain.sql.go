@@ -560,7 +560,8 @@ func (q *Queries) EngineTakesBack(ctx context.Context, db DBTX) error {
 }
 
 const EventsNotBefore = `-- name: EventsNotBefore :many
-SELECT e.pos, e.not_before FROM /*schema*/events e WHERE e.lane = $1 AND e.pos = ANY ($2::bigint[]) AND e.not_before IS NOT NULL
+SELECT e.pos, extract(epoch FROM e.not_before - clock_timestamp())::float8 AS seconds
+  FROM /*schema*/events e WHERE e.lane = $1 AND e.pos = ANY ($2::bigint[]) AND e.not_before IS NOT NULL
 `
 
 type EventsNotBeforeParams struct {
@@ -569,8 +570,8 @@ type EventsNotBeforeParams struct {
 }
 
 type EventsNotBeforeRow struct {
-	Pos       int64
-	NotBefore *time.Time
+	Pos     int64
+	Seconds float64
 }
 
 func (q *Queries) EventsNotBefore(ctx context.Context, db DBTX, arg EventsNotBeforeParams) ([]EventsNotBeforeRow, error) {
@@ -582,7 +583,7 @@ func (q *Queries) EventsNotBefore(ctx context.Context, db DBTX, arg EventsNotBef
 	items := []EventsNotBeforeRow{}
 	for rows.Next() {
 		var i EventsNotBeforeRow
-		if err := rows.Scan(&i.Pos, &i.NotBefore); err != nil {
+		if err := rows.Scan(&i.Pos, &i.Seconds); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

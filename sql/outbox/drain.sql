@@ -154,7 +154,8 @@ UNION
 SELECT h.event_id FROM /*schema*/holds h WHERE h.consumer = @consumer AND h.event_id = ANY (@event_ids::uuid[]);
 
 -- name: EventsNotBefore :many
-SELECT e.pos, e.not_before FROM /*schema*/events e WHERE e.lane = @lane AND e.pos = ANY (@positions::bigint[]) AND e.not_before IS NOT NULL;
+SELECT e.pos, extract(epoch FROM e.not_before - clock_timestamp())::float8 AS seconds
+  FROM /*schema*/events e WHERE e.lane = @lane AND e.pos = ANY (@positions::bigint[]) AND e.not_before IS NOT NULL;
 
 -- name: ProcessedInsert :exec
 INSERT INTO /*schema*/processed_events (consumer, event_id) SELECT @dedupe, unnest(@event_ids::uuid[]);
