@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,27 +23,34 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// binary is the real binary, built once for all tests of the package.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "outbox-binary-")
+// binary is the real binary, and faultyBinary the one that a harness can tell to die; each is built once for all tests of the
+// package.
+var (
+	binary       = sync.OnceValues(func() (string, error) { return build("outbox") })
+	faultyBinary = sync.OnceValues(func() (string, error) { return build("outbox-faults", "-tags=faults") })
+	builds       = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "outbox-binary-") })
+	built        atomic.Bool
+)
+
+func build(name string, flags ...string) (string, error) {
+	dir, err := builds()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "outbox")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	built.Store(true)
+	path := filepath.Join(dir, name)
+	out, err := exec.Command("go", slices.Concat([]string{"build", "-o", path}, flags, []string{"."})...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
-	built = dir
 	return path, nil
-})
-
-var built string
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built != "" {
-		_ = os.RemoveAll(built)
+	if built.Load() {
+		dir, _ := builds()
+		_ = os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
@@ -118,8 +127,15 @@ func startServe(t *testing.T, role string, env []string) served {
 	t.Helper()
 	path, err := binary()
 	require.NoError(t, err)
+	return startServeOf(t, path, role, env)
+}
+
+// startServeOf is startServe of another binary.
+func startServeOf(t *testing.T, path, role string, env []string) served {
+	t.Helper()
 	p := &process{t: t, cmd: exec.Command(path, "serve", "--role", role), ended: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), "OUTBOX_ADDR=127.0.0.1:0", "OUTBOX_ADMIN_ADDR=127.0.0.1:0"), env...)
+	var err error
 	p.log, err = os.OpenFile(filepath.Join(t.TempDir(), "log"), os.O_CREATE|os.O_RDWR, 0o600)
 	require.NoError(t, err)
 	p.cmd.Stderr = p.log

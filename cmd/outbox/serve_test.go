@@ -20,6 +20,12 @@ func outboxCommand(t *testing.T, env []string, args ...string) (string, error) {
 	t.Helper()
 	path, err := binary()
 	require.NoError(t, err)
+	return runCommand(t, path, env, args...)
+}
+
+// runCommand is outboxCommand of another binary.
+func runCommand(t *testing.T, path string, env []string, args ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
