@@ -45,7 +45,8 @@ type Config struct {
 	RetryBase, RetryMax time.Duration
 	// Retention is how long events stay in the log, at least. Default outbox.DefaultRetention; negative: for ever.
 	Retention time.Duration
-	// PollOnly does without LISTEN, for a pool that leads through a transaction pooler.
+	// PollOnly does without LISTEN, for a pool that leads through a transaction pooler. The pool's connections then need
+	// pgx.QueryExecModeCacheDescribe (in the URL: default_query_exec_mode=cache_describe).
 	PollOnly bool
 	// Poll is how often each queue is asked for jobs that no NOTIFY announced, retries that are due above all; at least 1 ms.
 	// Default 1.5 s, and 5 s where nothing depends on it. A test asks more often.

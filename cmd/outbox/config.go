@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -13,8 +12,10 @@ import (
 // config is the environment of serve and dev. The README has the same table.
 type config struct {
 	DatabaseURL string `env:"DATABASE_URL"`
-	Addr        string `env:"OUTBOX_ADDR"       envDefault:":8080"`
-	AdminAddr   string `env:"OUTBOX_ADMIN_ADDR" envDefault:"127.0.0.1:8081"`
+	// PollOnly says that DATABASE_URL leads through a pooler that gives a connection per transaction.
+	PollOnly  bool   `env:"OUTBOX_POLL_ONLY"`
+	Addr      string `env:"OUTBOX_ADDR"       envDefault:":8080"`
+	AdminAddr string `env:"OUTBOX_ADMIN_ADDR" envDefault:"127.0.0.1:8081"`
 	// AdminTokens is name:token,…; none: there are no admin routes.
 	AdminTokens   string        `env:"OUTBOX_ADMIN_TOKENS"`
 	MaxAttempts   int           `env:"OUTBOX_MAX_ATTEMPTS"   envDefault:"25"`
@@ -64,7 +65,7 @@ func loadConfig() (config, error) {
 func (c config) requireServe(worker bool) error {
 	var missing []error
 	if c.DatabaseURL == "" {
-		missing = append(missing, errors.New("DATABASE_URL is required: postgres://user:password@host:5432/database"))
+		missing = append(missing, errNoDatabase)
 	}
 	if worker && c.SMTPURL == "" {
 		missing = append(missing, errors.New("SMTP_URL is required: smtp://user:password@host:587?from=shop@example.com"))
@@ -100,10 +101,31 @@ func (c config) adminTokens() (map[string]string, error) {
 	return tokens, nil
 }
 
-// databaseURL is for the commands that need nothing else.
-func databaseURL() (string, error) {
-	if url := os.Getenv("DATABASE_URL"); url != "" {
-		return url, nil
+// databaseConfig is for the commands that need nothing else.
+func databaseConfig() (url string, pollOnly bool, err error) {
+	c, err := env.ParseAs[struct {
+		DatabaseURL string `env:"DATABASE_URL"`
+		PollOnly    bool   `env:"OUTBOX_POLL_ONLY"`
+	}]()
+	if err != nil {
+		return "", false, fmt.Errorf("configuration: %w", err)
 	}
-	return "", errors.New("DATABASE_URL is required: postgres://user:password@host:5432/database")
+	if c.DatabaseURL == "" {
+		return "", false, errNoDatabase
+	}
+	return c.DatabaseURL, c.PollOnly, nil
 }
+
+// sessionURL is for migrations: their lock belongs to a session, which a pooler gives to nobody.
+func sessionURL() (string, error) {
+	url, pollOnly, err := databaseConfig()
+	if err == nil && pollOnly {
+		err = errNoSession
+	}
+	return url, err
+}
+
+var (
+	errNoDatabase = errors.New("DATABASE_URL is required: postgres://user:password@host:5432/database")
+	errNoSession  = errors.New("migrations need PostgreSQL itself: set DATABASE_URL to it, and not OUTBOX_POLL_ONLY")
+)

@@ -34,6 +34,9 @@ func (c devCommand) Run(ctx context.Context) (err error) {
 	if c.Fresh && cfg.DatabaseURL != "" {
 		return errors.New("--fresh wipes the private PostgreSQL; with DATABASE_URL set there is none, and that database is left alone")
 	}
+	if cfg.PollOnly && cfg.DatabaseURL != "" {
+		return errNoSession
+	}
 	if cfg.LogDeliveries = "all"; os.Getenv("OUTBOX_LOG_DELIVERIES") != "" {
 		cfg.LogDeliveries = os.Getenv("OUTBOX_LOG_DELIVERIES")
 	}
@@ -84,7 +87,7 @@ func (c devCommand) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	pool, err := openPool(ctx, cfg.DatabaseURL)
+	pool, err := openPool(ctx, cfg.DatabaseURL, cfg.PollOnly)
 	if err != nil {
 		return err
 	}

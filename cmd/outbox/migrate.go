@@ -23,7 +23,7 @@ type (
 )
 
 func (migrateUp) Run(ctx context.Context) error {
-	url, err := databaseURL()
+	url, err := sessionURL()
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (migrateUp) Run(ctx context.Context) error {
 }
 
 func (migrateDown) Run(ctx context.Context) error {
-	url, err := databaseURL()
+	url, err := sessionURL()
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (migrateDown) Run(ctx context.Context) error {
 }
 
 func (migrateStatus) Run(ctx context.Context) error {
-	url, err := databaseURL()
+	url, err := sessionURL()
 	if err != nil {
 		return err
 	}

@@ -10,11 +10,11 @@ import (
 
 // operate gives fn an operator on DATABASE_URL. The service need not run.
 func operate(ctx context.Context, fn func(*outbox.Operator) error) error {
-	url, err := databaseURL()
+	url, pollOnly, err := databaseConfig()
 	if err != nil {
 		return err
 	}
-	pool, err := openPool(ctx, url)
+	pool, err := openPool(ctx, url, pollOnly)
 	if err != nil {
 		return err
 	}

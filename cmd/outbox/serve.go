@@ -18,7 +18,7 @@ func (c serveCommand) Run(ctx context.Context) error {
 		return err
 	}
 	log := newLogger()
-	pool, err := openPool(ctx, cfg.DatabaseURL)
+	pool, err := openPool(ctx, cfg.DatabaseURL, cfg.PollOnly)
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,17 @@ func TestServeWantsTheSchema(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
+// A transaction pooler loses the lock that keeps two migrations from running at once.
+func TestMigrationsWantASession(t *testing.T) {
+	t.Parallel()
+	env := []string{"DATABASE_URL=" + testdb.Empty(t), "OUTBOX_POLL_ONLY=true"}
+	for _, args := range [][]string{{"migrate", "up"}, {"migrate", "down"}, {"dev", "--data", t.TempDir()}} {
+		out, err := outboxCommand(t, env, args...)
+		require.Error(t, err)
+		require.Contains(t, out, "OUTBOX_POLL_ONLY")
+	}
+}
+
 // An API and two workers are three processes on one database; the workers come and go.
 func TestServeRolesOnOneDatabase(t *testing.T) {
 	t.Parallel()

@@ -130,7 +130,8 @@ func (s *service) startWorkers(ctx context.Context, provider payments.Provider) 
 	consumers.Register(reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: provider, Logger: s.log})
 	registerFaults(reg, s.pool)
 	s.workers, err = workers.New(s.pool, reg, workers.Config{
-		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention, SoftStop: softStop,
+		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention,
+		PollOnly: s.cfg.PollOnly, SoftStop: softStop,
 		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),
 	})
 	if err != nil {

@@ -25,7 +25,11 @@ func TestMain(m *testing.M) {
 		fmt.Println("ready")
 		select {}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
 }
 
 func harness(dir string) error {
