@@ -18,6 +18,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Ready says what keeps the process from its work, for /readyz; its context ends after two seconds. Nil: nothing.
 	Ready func(ctx context.Context) error
+	// Warnings says what is wrong with a process that can do its work, for /readyz; its context ends with Ready's. Nil: nothing.
+	Warnings func(ctx context.Context) []string
 	// Dev has the switches of outbox dev. Nil: there are no /dev routes.
 	Dev *DevTools
 	// StripeWebhookSecret verifies what comes to /v1/webhooks/stripe. Empty: there is no such route.
@@ -85,7 +87,7 @@ func newEcho(cfg Config) *echo.Echo {
 	e.HTTPErrorHandler = writeError
 	e.Use(observe(cfg.Logger))
 
-	h := health{ready: cfg.Ready}
+	h := health{ready: cfg.Ready, warnings: cfg.Warnings}
 	e.GET("/healthz", h.alive)
 	e.GET("/readyz", h.readiness)
 	return e

@@ -11,7 +11,8 @@ import (
 const readyTimeout = 2 * time.Second
 
 type health struct {
-	ready func(ctx context.Context) error
+	ready    func(ctx context.Context) error
+	warnings func(ctx context.Context) []string
 }
 
 // alive answers as long as the process can answer at all: what is broken outside of it is no reason to restart it.
@@ -19,15 +20,23 @@ func (health) alive(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
 }
 
+// readiness is what load balancers go by: it is 200 also with warnings, which are for people.
 func (h health) readiness(c echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), readyTimeout)
+	defer cancel()
+	answer := struct {
+		Status   string   `json:"status"`
+		Warnings []string `json:"warnings,omitempty"`
+	}{Status: "ready"}
 	if h.ready != nil {
-		ctx, cancel := context.WithTimeout(c.Request().Context(), readyTimeout)
-		defer cancel()
 		if err := h.ready(ctx); err != nil {
 			return notReady(err)
 		}
 	}
-	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
+	if h.warnings != nil {
+		answer.Warnings = h.warnings(ctx)
+	}
+	return c.JSON(http.StatusOK, answer)
 }
 
 // notReady names what failed. Of the database it says no more than that: the error knows its address and user.

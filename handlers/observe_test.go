@@ -109,6 +109,25 @@ func TestReadinessNamesWhatFailed(t *testing.T) {
 	require.Equal(t, 200, s.call("GET", "/healthz", nil).status)
 }
 
+func TestReadyWithWarnings(t *testing.T) {
+	t.Parallel()
+	var warnings []string
+	s := newShop(t, func(cfg *handlers.Config) {
+		cfg.Ready = func(context.Context) error { return nil }
+		cfg.Warnings = func(ctx context.Context) []string {
+			if _, ok := ctx.Deadline(); !ok {
+				return []string{"no bound"}
+			}
+			return warnings
+		}
+	})
+	require.JSONEq(t, `{"status":"ready"}`, s.call("GET", "/readyz", nil).raw)
+	warnings = []string{"one thing", "another"}
+	a := s.call("GET", "/readyz", nil)
+	require.Equal(t, 200, a.status)
+	require.JSONEq(t, `{"status":"ready","warnings":["one thing","another"]}`, a.raw)
+}
+
 // A database that is away is not the client's fault, and not a bug: 503, and an error in the log.
 func TestDatabaseAwayIsUnavailable(t *testing.T) {
 	t.Parallel()

@@ -93,7 +93,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	common := handlers.Config{
-		Pool: s.pool, Logger: s.log, Ready: s.ready, Dev: s.dev, StripeWebhookSecret: s.cfg.StripeWebhookSecret,
+		Pool: s.pool, Logger: s.log, Ready: s.ready, Warnings: s.warnings, Dev: s.dev, StripeWebhookSecret: s.cfg.StripeWebhookSecret,
 	}
 	if s.role != roleWorker {
 		api := handlers.NewAPI(common)
@@ -164,23 +164,6 @@ func (s *service) startPurge() {
 			}
 		}
 	}()
-}
-
-// ready is what /readyz asks.
-func (s *service) ready(ctx context.Context) error {
-	if s.stopping.Load() {
-		return errors.New("the service is stopping")
-	}
-	current, err := migrations.Current(ctx, s.pool, migrations.Options{Shop: true})
-	switch {
-	case err != nil:
-		return fmt.Errorf("database: %w", err)
-	case !current:
-		return errors.New("migrations: the schema is not up to date")
-	case s.workers != nil:
-		return s.workers.Ready()
-	}
-	return nil
 }
 
 // stop ends everything in order: not ready, no new requests, the jobs, the pool. Each step has a bound.

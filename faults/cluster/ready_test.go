@@ -1,0 +1,71 @@
+package cluster
+
+import (
+	"context"
+	"net/url"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+)
+
+// The service says so when a failover can lose what it acknowledged, also as a role that may look at nothing.
+func TestReadySaysThatTheStandbyIsAsynchronous(t *testing.T) {
+	t.Parallel()
+	p := startPair(t, true)
+	ctx, admin := bounded(t), p.URL("outbox")
+	do(t, admin, `CREATE ROLE shop LOGIN PASSWORD 'shop'`, `CREATE DATABASE shop OWNER shop`)
+	shop, err := url.Parse(p.URL("shop"))
+	require.NoError(t, err)
+	shop.User = url.UserPassword("shop", "shop")
+	env := []string{"DATABASE_URL=" + shop.String(), "SMTP_URL=" + mail(t).URL()}
+	outbox(t, env, "migrate", "up")
+	service := startService(t, env...)
+	ready := func() (warnings []any) {
+		status, answer := service.call("GET", "/readyz", "", nil)
+		require.Equal(t, 200, status, answer)
+		require.Equal(t, "ready", answer["status"])
+		warnings, _ = answer["warnings"].([]any)
+		return warnings
+	}
+	require.Empty(t, ready())
+
+	require.NoError(t, alter(ctx, p.Primary(), ""))
+	eventually(t, "it warns", func() bool { return len(ready()) == 1 })
+	require.Contains(t, ready()[0], "standby is asynchronous")
+	do(t, admin, `GRANT pg_monitor TO shop`)
+	require.Len(t, ready(), 1, "one that may look sees the same")
+	do(t, admin, `REVOKE pg_monitor FROM shop`)
+	require.NoError(t, alter(ctx, p.Primary(), "*"))
+	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+
+	// Where commits do not wait, names are of no use.
+	do(t, admin, `ALTER SYSTEM SET synchronous_commit = 'local'`, `SELECT pg_reload_conf()`)
+	eventually(t, "it warns", func() bool { return len(ready()) == 1 })
+	do(t, admin, `ALTER SYSTEM RESET synchronous_commit`, `SELECT pg_reload_conf()`)
+	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+
+	// Without a standby there is nothing to fail over to, and a backup is none.
+	require.NoError(t, alter(ctx, p.Primary(), ""))
+	eventually(t, "it warns", func() bool { return len(ready()) == 1 })
+	require.NoError(t, p.Standby().Kill())
+	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+	backup := replicate(t, p.Primary(), "pg_basebackup")
+	require.Empty(t, ready())
+	other := replicate(t, p.Primary(), "other")
+	require.Len(t, ready(), 1)
+	require.NoError(t, other.Close(ctx))
+	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+	require.NoError(t, backup.Close(ctx))
+}
+
+// replicate is a connection of the kind that a standby has.
+func replicate(t *testing.T, s *Server, name string) *pgconn.PgConn {
+	t.Helper()
+	config, err := pgconn.ParseConfig(s.URL("postgres") + "&replication=true&application_name=" + name)
+	require.NoError(t, err)
+	conn, err := pgconn.ConnectConfig(bounded(t), config)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
