@@ -155,7 +155,7 @@ func (e Event) encode(id uuid.UUID) (stored, error) {
 		return s, &InvalidEventError{"source", "must be at most 127 bytes of UTF-8 without NUL"}
 	case len(e.TraceParent) > 255 || !storable(e.TraceParent):
 		return s, &InvalidEventError{"traceparent", "must be at most 255 bytes of UTF-8 without NUL"}
-	case e.NotBefore.Year() > 9999:
+	case e.NotBefore.UTC().Year() > 9999:
 		return s, &InvalidEventError{"not_before", "must be before the year 10000"}
 	case s.SchemaVersion < 1 || s.SchemaVersion > 32767:
 		return s, &InvalidEventError{"schema_version", "must be 1 to 32767"}

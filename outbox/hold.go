@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -127,10 +128,10 @@ func (e *Engine) backoff(c *Consumer, attempt int) time.Duration {
 		base, limit = c.RetryBase, c.RetryMax
 	}
 	wait := limit
-	if attempt >= 1 && attempt < 32 && base<<(attempt-1) > 0 {
-		wait = min(limit, base<<(attempt-1))
+	if attempt >= 1 && attempt < 63 && base <= limit>>(attempt-1) {
+		wait = base << (attempt - 1)
 	}
-	return wait + time.Duration(rand.Int64N(int64(wait)/10+1))
+	return wait + min(time.Duration(rand.Int64N(int64(wait)/10+1)), math.MaxInt64-wait)
 }
 
 // Backoff is how long to wait after the attempt-th failed attempt of a consumer's deliver job.

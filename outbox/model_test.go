@@ -147,7 +147,7 @@ func only(ns []int32, keep func(int32) bool) []int32 {
 }
 
 // endLate ends the late producer's transaction.
-func (w *world) endLate(t *testing.T, commit bool) {
+func (w *world) endLate(t testing.TB, commit bool) {
 	t.Helper()
 	if w.late == nil {
 		return

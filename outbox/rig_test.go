@@ -25,18 +25,18 @@ type note struct {
 // when, and what dies in between.
 type rig struct {
 	*outbox.Engine
-	t    *testing.T
+	t    testing.TB
 	pool *pgxpool.Pool
 	op   *outbox.Operator
 	jobs outbox.Jobs
 }
 
-func newRig(t *testing.T, reg *outbox.Registry) *rig {
+func newRig(t testing.TB, reg *outbox.Registry) *rig {
 	t.Helper()
 	return newRigOn(t, testdb.Pool(t), reg, outbox.Config{})
 }
 
-func newRigOn(t *testing.T, pool *pgxpool.Pool, reg *outbox.Registry, cfg outbox.Config) *rig {
+func newRigOn(t testing.TB, pool *pgxpool.Pool, reg *outbox.Registry, cfg outbox.Config) *rig {
 	t.Helper()
 	jobs, err := workers.NewJobs(pool, cfg.Schema)
 	require.NoError(t, err)
