@@ -1,7 +1,6 @@
 package mailsink
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -255,14 +254,4 @@ w7xiZXI=
 	if m := parse("1", time.Unix(1, 0), []byte("no mail at all\xff")); m.Text == "" {
 		t.Errorf("%+v", m)
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\nhello\r\n--x--\r\n"))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		m := parse("1", time.Unix(1, 0), raw)
-		if bytes.Contains([]byte(m.Text+m.Subject), []byte{0xff}) {
-			t.Error("not UTF-8")
-		}
-	})
 }
