@@ -90,11 +90,17 @@ func (s *Stripe) Create(ctx context.Context, p CreateParams) (Intent, error) {
 
 // Find searches for the intent by the event id in its metadata. Stripe's index may be behind, so ErrNotFound is no
 // proof for an intent made within the last hour: Create under the same key settles that.
-func (s *Stripe) Find(ctx context.Context, idempotencyKey string) (Intent, error) {
+func (s *Stripe) Find(ctx context.Context, idempotencyKey string) (intent Intent, err error) {
+	defer func() {
+		if recover() != nil { // stripe-go reads a list that has a null in it through a nil pointer
+			intent, err = Intent{}, unreadable("find")
+		}
+	}()
 	params := &stripe.PaymentIntentSearchParams{}
 	quoted := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(idempotencyKey)
 	params.Query = "metadata['event_id']:'" + quoted + "'"
-	params.Limit = stripe.Int64(10)
+	// One page is more than there can be. Whoever says that there is always another must not be followed.
+	params.Limit, params.Single = stripe.Int64(100), true
 	var found *stripe.PaymentIntent
 	for pi, err := range s.client.V1PaymentIntents.Search(ctx, params).All(ctx) {
 		if err != nil {
@@ -177,8 +183,23 @@ func stripeIntent(op string, pi *stripe.PaymentIntent) (Intent, error) {
 	default:
 		return Intent{}, &UnknownError{Op: op, Err: errors.New("an intent in a state that this version does not know")}
 	}
-	if intent.ID == "" {
+	switch {
+	case intent.ID == "":
 		return Intent{}, &UnknownError{Op: op, Err: errors.New("an answer without an intent")}
+	case !plain(intent.ID) || !plain(intent.Currency):
+		return Intent{}, unreadable(op)
 	}
 	return intent, nil
 }
+
+func unreadable(op string) error {
+	return &UnknownError{Op: op, Err: errors.New("an answer that cannot be read")}
+}
+
+// plain reports whether a name or a code of the provider's can go on from here: into tables, which take no NUL, into events,
+// which have a size, and into messages.
+func plain(s string) bool {
+	return len(s) <= maxPlain && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+const maxPlain = 255

@@ -36,7 +36,7 @@ func stripeError(op string, err error) error {
 		return &UnknownError{Op: op, Err: cause(err)}
 	}
 	refused := &RefusedError{
-		Op: op, HTTP: answer.HTTPStatusCode, Type: string(answer.Type), Code: string(answer.Code), RequestID: answer.RequestID,
+		Op: op, HTTP: answer.HTTPStatusCode, Type: plainOr(string(answer.Type)), Code: plainOr(string(answer.Code)), RequestID: plainOr(answer.RequestID),
 	}
 	switch {
 	case answer.Type == stripe.ErrorTypeIdempotency:
@@ -51,6 +51,14 @@ func stripeError(op string, err error) error {
 	default:
 		return refused
 	}
+}
+
+// plainOr is s, or a sign for what is no name that an operator could look up.
+func plainOr(s string) string {
+	if plain(s) {
+		return s
+	}
+	return "?"
 }
 
 // neverSent reports whether no connection came about.
@@ -94,9 +102,9 @@ func declineCode(err *stripe.Error) string {
 	switch {
 	case err == nil:
 		return "declined"
-	case err.DeclineCode != "":
+	case err.DeclineCode != "" && plain(string(err.DeclineCode)):
 		return string(err.DeclineCode)
-	case err.Code != "":
+	case err.Code != "" && plain(string(err.Code)):
 		return string(err.Code)
 	default:
 		return "declined"
