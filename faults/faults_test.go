@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+var seed = flag.Uint64("seed", 1, "what the short form draws from")
+
+// said is where a run's lines go, while it runs: what a test has logged is seen at its end.
+var said = os.Stdout
+
+func prepared(t *testing.T) *options {
+	t.Helper()
+	o, end, err := prepare(t.Context(), *seed, false, said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(t.Failed()) })
+	return o
+}
+
+// Every kind of fault once, in its short form. A promise that is not kept fails it.
+func TestShortForm(t *testing.T) {
+	o := prepared(t)
+	r, err := runSchedule(t.Context(), o, newSchedule(command{Short: true, Seed: *seed}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.print(said)
+	if !r.kept() {
+		t.Errorf("a promise was not kept; what the run left is in %s", o.dir)
+	}
+	if missed := r.missed(); len(missed) > 0 {
+		t.Errorf("nobody died at %v", missed)
+	}
+	for _, k := range kinds {
+		if !k.longOnly && r.Faults[k.name] == 0 {
+			t.Errorf("no fault of the kind %s", k.name)
+		}
+	}
+}
+
+// The harness has to see what is wrong where something is.
+func TestControls(t *testing.T) {
+	o := prepared(t)
+	for control, caught := range map[string]func(verdict) bool{
+		naiveRelay:   func(v verdict) bool { return v.Lost > 0 },
+		noDedupe:     func(v verdict) bool { return v.Duplicated > 0 },
+		asyncStandby: func(v verdict) bool { return v.Lost > 0 },
+	} {
+		t.Run(control, func(t *testing.T) {
+			r, err := runControl(t.Context(), &options{dir: o.dir + "/" + control, binary: o.binary, seed: o.seed, said: said}, control)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.print(said)
+			if !caught(r.Verdict) {
+				t.Errorf("it was not caught: %s", r.Verdict.line(0))
+			}
+		})
+	}
+}
+
+// A seed gives the same schedule each time, and another seed another.
+func TestScheduleComesFromTheSeed(t *testing.T) {
+	drawn := func(seed uint64) (names string) {
+		s := newSchedule(command{Long: true, For: time.Hour, Seed: seed})
+		for _, a := range s.stages {
+			for _, k := range a.kinds {
+				names += k.name + " "
+			}
+			for range 20 {
+				names += s.draw(a.then).name + " "
+			}
+		}
+		return names
+	}
+	if drawn(7) != drawn(7) {
+		t.Error("one seed gave two schedules")
+	}
+	if drawn(7) == drawn(8) {
+		t.Error("two seeds gave one schedule")
+	}
+}
+
+// What is acknowledged is on disk, and in the order in which it was asked for; many share an fsync.
+func TestJournal(t *testing.T) {
+	path := t.TempDir() + "/journal"
+	j, err := openJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 50)
+	for i := range cap(done) {
+		go func() { done <- j.acknowledge(entry{kind: "k", correlation: fmt.Sprint(i)}) }()
+	}
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(raw, []byte{'\n'}); n != 50 || j.acknowledged() != 50 {
+		t.Errorf("%d lines on disk, %d acknowledged", n, j.acknowledged())
+	}
+	if err := j.close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
+)
+
+// slot is a place for a process of the service, which somebody like systemd keeps running: one that dies is started again.
+type slot struct {
+	name   string
+	binary string
+	logs   string // what all processes of this slot have said
+
+	mu      sync.Mutex
+	env     map[string]string
+	cmd     *exec.Cmd
+	api     string // its addresses, once it serves
+	admin   string
+	points  string        // where its failpoints listen
+	died    chan struct{} // closed when the present process has ended
+	deaths  int
+	wanted  bool
+	stopped bool // by SIGSTOP
+	onServe func(api string)
+
+	quit chan struct{}
+	done chan struct{}
+}
+
+func newSlot(name, binary, dir string, env map[string]string, onServe func(api string)) *slot {
+	s := &slot{
+		name: name, binary: binary, logs: filepath.Join(dir, name+".log"),
+		env: env, wanted: true, onServe: onServe, quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	go s.supervise()
+	return s
+}
+
+// supervise runs processes one after the other. Its thread forks them: they are killed when it ends, and with it when this
+// process does.
+func (s *slot) supervise() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(s.done)
+	for pause := 100 * time.Millisecond; ; {
+		began := time.Now()
+		if s.mayRun() {
+			s.runOnce()
+		}
+		if time.Since(began) > 2*time.Second {
+			pause = 100 * time.Millisecond
+		} else {
+			pause = min(2*pause, time.Second)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-s.quit:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *slot) mayRun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted
+}
+
+func (s *slot) runOnce() {
+	log, err := os.OpenFile(s.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return
+	}
+	defer func() { _ = log.Close() }()
+	from, _ := log.Seek(0, 2)
+	cmd := exec.Command(s.binary, "serve")
+	cmd.Stderr, cmd.Stdout = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.mu.Lock()
+	cmd.Env = os.Environ()
+	for name, value := range s.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Env = append(cmd.Env, failpoint.EnvAddr+"=127.0.0.1:0")
+	if err := cmd.Start(); err != nil {
+		s.mu.Unlock()
+		return
+	}
+	died := make(chan struct{})
+	s.cmd, s.died, s.api, s.admin, s.points, s.stopped = cmd, died, "", "", "", false
+	s.mu.Unlock()
+
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.awaitServing(from, died)
+	}()
+	_ = cmd.Wait()
+	close(died)
+	<-served
+	s.mu.Lock()
+	s.cmd, s.api, s.admin, s.points = nil, "", "", ""
+	s.deaths++
+	s.mu.Unlock()
+}
+
+// awaitServing reads from the log where the process listens.
+func (s *slot) awaitServing(from int64, died <-chan struct{}) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-died:
+			return
+		case <-tick.C:
+		}
+		for line := range strings.Lines(tailOf(s.logs, from)) {
+			var said struct{ Msg, API, Admin, Addr string }
+			if json.Unmarshal([]byte(line), &said) != nil {
+				continue
+			}
+			s.mu.Lock()
+			switch {
+			case said.Addr != "" && strings.HasPrefix(said.Msg, "failpoints"):
+				s.points = said.Addr
+			case said.Msg == "serving":
+				s.api, s.admin = said.API, said.Admin
+				s.mu.Unlock()
+				s.onServe(said.API)
+				return
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+func (s *slot) logSize() int64 {
+	info, err := os.Stat(s.logs)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+func tailOf(path string, from int64) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	buf := make([]byte, 1<<20)
+	n, _ := f.ReadAt(buf, from)
+	return string(buf[:n])
+}
+
+// signal sends a signal to the process that runs, if one does, and returns the channel that is closed by its end.
+func (s *slot) signal(sig syscall.Signal) (died <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		ended := make(chan struct{})
+		close(ended)
+		return ended
+	}
+	_ = s.cmd.Process.Signal(sig)
+	s.stopped = sig == syscall.SIGSTOP
+	return s.died
+}
+
+func (s *slot) kill() { <-s.signal(syscall.SIGKILL) }
+
+// present returns the channel that is closed when the process that runs now has ended.
+func (s *slot) present() (died <-chan struct{}, running bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.died, s.cmd != nil
+}
+
+func (s *slot) addresses() (api, admin string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.api, s.admin
+}
+
+func (s *slot) ended() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deaths
+}
+
+// restart ends the process in an orderly way and starts the next with the changed environment.
+func (s *slot) restart(ctx context.Context, env map[string]string) error {
+	s.mu.Lock()
+	for name, value := range env {
+		s.env[name] = value
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.signal(syscall.SIGTERM):
+	case <-ctx.Done():
+		return fmt.Errorf("stop %s: %w", s.name, ctx.Err())
+	case <-time.After(45 * time.Second):
+		s.kill()
+		return fmt.Errorf("%s did not stop within 45 s", s.name)
+	}
+	return s.awaitServe(ctx)
+}
+
+// awaitServe returns when the process serves.
+func (s *slot) awaitServe(ctx context.Context) error {
+	return until(ctx, 30*time.Second, s.name+" serves", func() bool {
+		api, _ := s.addresses()
+		return api != ""
+	})
+}
+
+// rest ends the process and starts no other until wake.
+func (s *slot) rest() {
+	s.mu.Lock()
+	s.wanted = false
+	s.mu.Unlock()
+	s.kill()
+}
+
+func (s *slot) wake() {
+	s.mu.Lock()
+	s.wanted = true
+	s.mu.Unlock()
+}
+
+// close ends the slot: in an orderly way, and within a bound.
+func (s *slot) close() {
+	close(s.quit)
+	s.signal(syscall.SIGCONT)
+	died := s.signal(syscall.SIGTERM)
+	select {
+	case <-died:
+	case <-time.After(closeTime):
+		s.kill() // a handler that never returns has it wait for its own bounds
+	}
+	<-s.done
+}
+
+// failpoints is a client of the process's failpoints. One that is stopped keeps nobody waiting for long.
+var failpoints = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func (s *slot) pointsURL(path string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return "http://" + cmp.Or(s.points, "127.0.0.1:1") + path
+}
+
+// arm lets the process kill or stop itself at the nth passage of a point from now.
+func (s *slot) arm(ctx context.Context, p failpoint.Point, nth int, do string) error {
+	q := url.Values{"point": {string(p)}, "nth": {strconv.Itoa(nth)}, "do": {do}}
+	return s.put(ctx, "/arm?"+q.Encode())
+}
+
+func (s *slot) disarm(ctx context.Context) error { return s.put(ctx, "/disarm") }
+
+func (s *slot) put(ctx context.Context, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.pointsURL(path), nil)
+	if err != nil {
+		return err
+	}
+	res, err := failpoints.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 {
+		return fmt.Errorf("%s: PUT %s: %s", s.name, path, res.Status)
+	}
+	return nil
+}
+
+// vitals is what a process says of itself.
+type vitals struct {
+	Goroutines int            `json:"goroutines"`
+	Passages   map[string]int `json:"passages"`
+}
+
+func (s *slot) vitals(ctx context.Context) (v vitals, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.pointsURL("/state"), nil)
+	if err != nil {
+		return v, err
+	}
+	res, err := failpoints.Do(req)
+	if err != nil {
+		return v, fmt.Errorf("%s: %w", s.name, err)
+	}
+	defer res.Body.Close()
+	return v, json.NewDecoder(res.Body).Decode(&v)
+}
+
+// memory is the resident memory of the process, in bytes; 0 where none runs.
+func (s *slot) memory() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return 0
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}
+
+// closeTime is how long a process has at the end of a stage; that it stops in order is seen in a deploy.
+const closeTime = 5 * time.Second
+
+var errLate = errors.New("not in time")
+
+// until waits for a condition, for a bounded time.
+func until(ctx context.Context, bound time.Duration, what string, ok func() bool) error {
+	deadline := time.NewTimer(bound)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		case <-deadline.C:
+			return fmt.Errorf("%s: %w (%s)", what, errLate, bound)
+		case <-tick.C:
+		}
+	}
+	return nil
+}

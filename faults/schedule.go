@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// schedule is what is injected where, in which order. It comes from the seed alone.
+type schedule struct {
+	stages []act
+	rng    *rand.Rand
+}
+
+// act is one stage of a run.
+type act struct {
+	where setting
+	kinds []kind        // each once, in this order
+	then  []kind        // and then of these, at random, by weight, until the time is up
+	lasts time.Duration // of all of it, at least
+}
+
+// newSchedule plays each setting once, in an order drawn from the seed, for a share of the time. The short form takes the kinds in
+// their order.
+func newSchedule(c command) *schedule {
+	s := &schedule{rng: rand.New(rand.NewPCG(c.Seed, 0))}
+	wanted := func(ks []kind) []kind {
+		if len(c.Only) == 0 {
+			return ks
+		}
+		return slices.DeleteFunc(slices.Clone(ks), func(k kind) bool { return !slices.Contains(c.Only, k.name) })
+	}
+	shares := []struct {
+		where setting
+		share float64
+	}{{alone, 0.7}, {pair, 0.1}, {pooled, 0.1}, {diskData, 0.05}, {diskWAL, 0.05}}
+	for _, part := range shares {
+		ks := wanted(of(part.where, c.Long))
+		if len(ks) == 0 {
+			continue
+		}
+		a := act{where: part.where}
+		if c.Short {
+			a.kinds = ks
+		} else {
+			a.then, a.lasts = ks, time.Duration(float64(c.For)*part.share)
+			if c.Long {
+				a.kinds = slices.Clone(ks)
+				s.rng.Shuffle(len(ks), func(i, j int) { a.kinds[i], a.kinds[j] = a.kinds[j], a.kinds[i] })
+			}
+		}
+		s.stages = append(s.stages, a)
+	}
+	return s
+}
+
+// draw takes one by weight. Kinds without weight come once, or not at all.
+func (s *schedule) draw(ks []kind) kind {
+	total := 0
+	for _, k := range ks {
+		total += max(k.weight, 0)
+	}
+	if total == 0 {
+		return ks[s.rng.IntN(len(ks))]
+	}
+	at := s.rng.IntN(total)
+	for _, k := range ks {
+		if at -= k.weight; at < 0 {
+			return k
+		}
+	}
+	return ks[0]
+}
+
+// runSchedule plays a schedule.
+func runSchedule(ctx context.Context, o *options, s *schedule) (*report, error) {
+	r := newReport(o.seed)
+	for n, a := range s.stages {
+		if err := playStage(ctx, o, s, a, n, r); err != nil {
+			return r, fmt.Errorf("stage %d, %s: %w", n+1, a.where, err)
+		}
+	}
+	return r, nil
+}
+
+func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *report) (err error) {
+	began := time.Now()
+	s, err := startStage(ctx, o, a.where, n, "")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	o.say("stage %d: %s, %d processes\n", n+1, a.where, len(s.slots))
+	s.startLoad(ctx, 3, 3, 80*time.Millisecond)
+	if _, err := s.probe(ctx, afterCrash); err != nil {
+		return fmt.Errorf("before any fault: %w", err)
+	}
+	s.producers.troubles.Store(true)
+	for _, k := range a.kinds {
+		if err := s.inject(ctx, k); err != nil {
+			return err
+		}
+	}
+	for hurting := time.Now(); time.Since(hurting) < a.lasts; {
+		if err := s.inject(ctx, sch.draw(a.then)); err != nil {
+			return err
+		}
+	}
+	s.producers.troubles.Store(false)
+	s.stopLoad()
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	v, err := s.judge(ctx)
+	if err != nil {
+		return fmt.Errorf("judge: %w", err)
+	}
+	s.errands.Wait()
+	r.add(s, v, time.Since(began))
+	s.keep = o.keep || v.bad() || len(s.violations.all()) > 0
+	o.say("stage %d: %s\n", n+1, v.line(total(s.faults)))
+	return nil
+}
+
+// inject hurts once. What does not come right within its bounds is a broken promise, and no end of the run.
+func (s *stage) inject(ctx context.Context, k kind) error {
+	d, began := k.lasts(s), time.Now()
+	faults, err := k.do(ctx, s, d)
+	s.mu.Lock()
+	s.faults[k.name] += faults
+	s.mu.Unlock()
+	mark := ""
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		mark = "  ✗ " + err.Error()
+		s.violations.add("%s: %v", k.name, err)
+		if !errors.Is(err, errLate) {
+			mark += " (the harness itself may have failed)"
+		}
+	}
+	s.options.say("%7.1fs  %-20s %4d faults, %s%s\n", time.Since(s.began).Seconds(), k.name, faults, time.Since(began).Round(100*time.Millisecond), mark)
+	return nil
+}
+
+func (o *options) say(format string, args ...any) { _, _ = fmt.Fprintf(o.said, format, args...) }
+
+func total(faults map[string]int) int {
+	n := 0
+	for _, f := range faults {
+		n += f
+	}
+	return n
+}

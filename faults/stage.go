@@ -1,0 +1,376 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/faults/build"
+	"github.com/pgoutbox/pgoutbox/faults/cluster"
+	"github.com/pgoutbox/pgoutbox/faults/outside"
+	"github.com/pgoutbox/pgoutbox/faults/proxy"
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
+	"github.com/pgoutbox/pgoutbox/internal/faultkit"
+	"github.com/pgoutbox/pgoutbox/internal/mailsink"
+)
+
+const (
+	database   = "outbox"
+	adminToken = "harness:of-faults-only"
+	stripeKey  = "sk_test_of_faults_only"
+	processes  = 3
+)
+
+// setting is what a stage is played in.
+type setting string
+
+const (
+	alone     setting = "alone"     // one server
+	pair      setting = "pair"      // a primary and a synchronous standby
+	pairAsync setting = "pairasync" // a primary and an asynchronous standby
+	pooled    setting = "pooled"    // one server, everything through PgBouncer
+	diskData  setting = "diskdata"  // the data on a small file system
+	diskWAL   setting = "diskwal"   // the log of the server on one
+)
+
+// stage is a whole installation under load: servers, processes, clients, and the judges outside of both.
+type stage struct {
+	*options
+	setting setting
+	dir     string
+	rng     *rand.Rand
+
+	server *cluster.Server // of alone, pooled and the disks
+	pair   *cluster.Pair
+	pooler *cluster.Pooler
+	disk   *cluster.Disk
+
+	dbs   []*proxy.Proxy // to the servers, or to the pooler
+	apis  []*proxy.Proxy // to the processes, one each
+	slots []*slot
+
+	mails    *mailsink.Sink
+	payments *outside.Payments
+	outside  *outside.Ledger
+
+	journal    *journal
+	customers  *customers
+	producers  *producers
+	violations *violations
+	direct     *pgxpool.Pool // past the proxies
+	endLoad    context.CancelFunc
+
+	mu      sync.Mutex
+	faults  map[string]int
+	slowest map[string]time.Duration // until work went on, by kind
+	hits    map[string]int           // failpoints at which a process died
+	ratios  map[string]float64       // the worst of what was measured
+	refused int                      // answers of 503 while there was no database
+	next    bool                     // processes are of the next build
+	keep    bool                     // the servers' data is left where it is
+	began   time.Time
+	control string
+	errands sync.WaitGroup // what a fault does in the background
+	closers []func()
+}
+
+// startStage builds an installation, and starts its load when withLoad is set.
+func startStage(ctx context.Context, o *options, where setting, n int, control string) (s *stage, err error) {
+	s = &stage{
+		options: o, setting: where, dir: filepath.Join(o.dir, fmt.Sprintf("%02d-%s", n, where)), control: control,
+		rng: rand.New(rand.NewPCG(o.seed, 1+uint64(n))), violations: &violations{},
+		faults: map[string]int{}, slowest: map[string]time.Duration{}, hits: map[string]int{}, ratios: map[string]float64{},
+		began: time.Now(),
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := os.MkdirAll(filepath.Join(s.dir, "crashes"), 0o755); err != nil {
+		return s, err
+	}
+	if err := s.startServers(ctx); err != nil {
+		return s, fmt.Errorf("servers: %w", err)
+	}
+	if err := s.startJudges(ctx); err != nil {
+		return s, fmt.Errorf("judges: %w", err)
+	}
+	if err := s.migrate(ctx); err != nil {
+		return s, err
+	}
+	if s.direct, err = pgxpool.New(ctx, s.url(database)+"&pool_max_conns=8"); err != nil {
+		return s, err
+	}
+	s.closers = append(s.closers, s.direct.Close)
+	if _, err := s.direct.Exec(ctx, faultkit.Schema); err != nil {
+		return s, fmt.Errorf("the harness's schema: %w", err)
+	}
+	if _, err := s.direct.Exec(ctx, "update products set stock = 1000000000"); err != nil {
+		return s, err
+	}
+	if err := s.smallPartitions(ctx); err != nil {
+		return s, fmt.Errorf("partitions: %w", err)
+	}
+	for i := range processes {
+		if err := s.addProcess(i); err != nil {
+			return s, err
+		}
+	}
+	for _, slot := range s.slots {
+		if err := slot.awaitServe(ctx); err != nil {
+			return s, fmt.Errorf("%w; it said: %s", err, lastOf(slot.logs))
+		}
+	}
+	return s, nil
+}
+
+func lastOf(path string) string {
+	all, _ := os.ReadFile(path)
+	return string(all[max(0, len(all)-2000):])
+}
+
+func (s *stage) startJudges(ctx context.Context) (err error) {
+	if s.mails, err = mailsink.Start(ctx, filepath.Join(s.dir, "mails"), slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	s.closes(func() error { return s.mails.Close(context.Background()) })
+	if s.payments, err = outside.StartPayments(outside.PaymentsConfig{File: filepath.Join(s.dir, "charges"), SecretKey: stripeKey, Seed: s.seed}); err != nil {
+		return err
+	}
+	s.closes(s.payments.Close)
+	if s.outside, err = outside.StartLedger(outside.LedgerConfig{File: filepath.Join(s.dir, "outside"), Seed: s.seed}); err != nil {
+		return err
+	}
+	s.closes(s.outside.Close)
+	if s.journal, err = openJournal(s.journalPath()); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (s *stage) journalPath() string { return filepath.Join(s.dir, "journal") }
+
+func (s *stage) migrate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.binary, "migrate", "up")
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+s.url(database))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("migrate: %w: %s", err, out)
+	}
+	return nil
+}
+
+// addProcess adds a process and the proxy in front of it.
+func (s *stage) addProcess(i int) error {
+	front, err := proxy.Start(proxy.Options{Target: "127.0.0.1:1", Seed: s.seed + uint64(i)}) // it has no address yet
+	if err != nil {
+		return err
+	}
+	s.apis = append(s.apis, front)
+	s.closes(front.Close)
+	slot := newSlot(fmt.Sprintf("process%d", i), s.binary, s.dir, s.environment(), front.SetTarget)
+	s.slots = append(s.slots, slot)
+	return nil
+}
+
+// environment is that of a process of the service.
+func (s *stage) environment() map[string]string {
+	env := map[string]string{
+		"DATABASE_URL": s.serviceURL(), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
+		"OUTBOX_ADMIN_TOKENS": adminToken, "OUTBOX_RETRY_BASE": "200ms", "OUTBOX_RETRY_MAX": "2s", "OUTBOX_MAX_ATTEMPTS": "12",
+		"SMTP_URL": s.mails.URL(), "OUTBOX_PAYMENTS": "stripe", "STRIPE_SECRET_KEY": stripeKey,
+		faultkit.EnvStripeURL: s.payments.URL(), faultkit.EnvOutsideURL: s.outside.URL(),
+		faultkit.EnvDir: filepath.Join(s.dir, "crashes"), faultkit.EnvControl: s.control,
+		build.EnvClock: "0", failpoint.EnvEvery: "2s", "GOTRACEBACK": "all",
+	}
+	if s.setting == pooled {
+		env["OUTBOX_POLL_ONLY"] = "true"
+	}
+	if s.next {
+		env[faultkit.EnvNext] = "1"
+	}
+	return env
+}
+
+// startLoad sets clients to work until stopLoad.
+func (s *stage) startLoad(ctx context.Context, clients, raw int, pause time.Duration) {
+	ctx, s.endLoad = context.WithCancel(ctx)
+	apis := make([]string, len(s.apis))
+	for i, p := range s.apis {
+		apis[i] = p.Addr()
+	}
+	s.customers = newCustomers(s.journal, func() []string { return apis }, s.seed, 300*time.Millisecond, s.violations)
+	s.producers = &producers{journal: s.journal, url: s.serviceURL, seed: s.seed, pause: pause, violations: s.violations}
+	s.customers.run(ctx, clients)
+	s.producers.run(ctx, raw)
+}
+
+// stopLoad lets the clients bring to an end what they have begun.
+func (s *stage) stopLoad() {
+	if s.endLoad != nil {
+		s.endLoad()
+		s.customers.wait()
+		s.producers.wait()
+	}
+}
+
+// close ends everything, in the order in which one thing depends on another.
+func (s *stage) close() {
+	s.stopLoad()
+	var ends sync.WaitGroup
+	for _, slot := range s.slots {
+		ends.Go(slot.close)
+	}
+	ends.Wait()
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+	if s.journal != nil {
+		_ = s.journal.close()
+	}
+}
+
+// serviceURL leads through the proxies.
+func (s *stage) serviceURL() string {
+	u, err := url.Parse(s.base(database))
+	if err != nil {
+		panic(err) // it is the cluster's own
+	}
+	hosts := make([]string, len(s.dbs))
+	for i, p := range s.dbs {
+		hosts[i] = p.Addr()
+	}
+	u.Host = strings.Join(hosts, ",")
+	q := u.Query()
+	if s.setting == pooled {
+		q.Set("default_query_exec_mode", "exec")
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// base is the URL that clients would use without the proxies.
+func (s *stage) base(db string) string {
+	switch {
+	case s.pooler != nil:
+		return s.pooler.URL(db)
+	case s.pair != nil:
+		return s.pair.URL(db)
+	}
+	return s.server.URL(db)
+}
+
+// url leads to the server itself.
+func (s *stage) url(db string) string {
+	if s.pair != nil {
+		return s.pair.URL(db)
+	}
+	return s.server.URL(db)
+}
+
+// smallDisk is room for what a stage of that kind writes, and soon filled.
+const smallDisk = 1 << 30
+
+func (s *stage) startServers(ctx context.Context) (err error) {
+	settings := map[string]string{"max_connections": "400", "shared_buffers": "256MB", "max_wal_size": "1GB"}
+	dir := filepath.Join(s.dir, "postgres")
+	var opts []cluster.Option
+	if s.setting == diskData || s.setting == diskWAL {
+		if s.disk, err = cluster.NewDisk(ctx, filepath.Join(s.dir, "disk"), smallDisk); err != nil {
+			return err
+		}
+		s.closes(s.disk.Close)
+		settings["max_wal_size"] = "256MB"
+		if s.setting == diskWAL {
+			opts = append(opts, cluster.WALOn(s.disk.Dir()))
+		} else {
+			dir = filepath.Join(s.disk.Dir(), "postgres")
+		}
+	}
+	var targets []string
+	if s.setting == pair || s.setting == pairAsync {
+		if s.pair, err = cluster.StartPair(ctx, dir, s.setting == pair, settings); err != nil {
+			return err
+		}
+		s.closes(func() error {
+			if s.keep {
+				return errors.Join(s.pair.Primary().Stop(context.Background()), s.pair.Standby().Kill())
+			}
+			return s.pair.Close()
+		})
+		targets = append(targets, s.pair.Primary().Addr(), s.pair.Standby().Addr())
+	} else {
+		if s.server, err = cluster.Start(ctx, dir, settings, opts...); err != nil {
+			return err
+		}
+		s.closes(func() error {
+			if s.keep {
+				return s.server.Stop(context.Background())
+			}
+			return s.server.Close()
+		})
+		targets = append(targets, s.server.Addr())
+	}
+	if s.setting == pooled {
+		if s.pooler, err = cluster.StartPooler(ctx, filepath.Join(s.dir, "pooler"), s.server.URL(database), nil); err != nil {
+			return err
+		}
+		s.closes(s.pooler.Close)
+		targets[0] = s.pooler.Addr()
+	}
+	for i, target := range targets {
+		p, err := proxy.Start(proxy.Options{Target: target, Protocol: proxy.PostgreSQL, Seed: s.seed + 100 + uint64(i)})
+		if err != nil {
+			return err
+		}
+		s.dbs = append(s.dbs, p)
+		s.closes(p.Close)
+	}
+	return nil
+}
+
+// closes has something closed with the stage.
+func (s *stage) closes(end func() error) {
+	s.closers = append(s.closers, func() {
+		if err := end(); err != nil {
+			s.say("close: %v\n", err)
+		}
+	})
+}
+
+var errNoAnswer = errors.New("no answer")
+
+// one asks the database, past the proxies.
+func one[T any](ctx context.Context, s *stage, sql string, args ...any) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var v T
+	rows, err := s.direct.Query(ctx, sql, args...)
+	if err != nil {
+		return v, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+}
+
+// ratio keeps the worst of what was measured: the largest but for rates, of which it is the smallest.
+func (s *stage) ratio(what string, v float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was, ok := s.ratios[what]; !ok || strings.Contains(what, "rate") == (v < was) {
+		s.ratios[what] = v
+	}
+}
