@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -169,11 +170,13 @@ func (e *Engine) queued(b *pgx.Batch) outboxdb.DBTX { return e.db(queueDB{batch:
 // next drain of the lane, which begins where it died, does.
 func (d *drain) suspect(ctx context.Context, tx *pipelined, r *reading) error {
 	db := d.db(tx)
-	last := r.state.Pos
+	last, least := r.state.Pos, int32(0)
 	if n := min(len(r.items), triedLimit(r.state.Tries)); n > 0 {
 		last = r.items[n-1].event.Pos
+		// Halving begins where there is something to halve, and leaves a lone event two more tries: each is a process.
+		least = int32(bits.Len(uint(drainBatch/n))) - 2
 	}
-	tries, err := d.q.DrainMarkTry(ctx, db, outboxdb.DrainMarkTryParams{SuspectPos: last, Consumer: d.c.Name, Lane: d.lane})
+	tries, err := d.q.DrainMarkTry(ctx, db, outboxdb.DrainMarkTryParams{AtLeast: least, SuspectPos: last, Consumer: d.c.Name, Lane: d.lane})
 	if err != nil {
 		return err
 	}

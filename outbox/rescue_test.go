@@ -113,6 +113,38 @@ func TestCrashEvidence(t *testing.T) {
 	r.agrees()
 }
 
+// TestCrashOfALoneEvent: where there is nothing to halve, three deaths are evidence enough. Each is a process.
+func TestCrashOfALoneEvent(t *testing.T) {
+	t.Parallel()
+	var kill context.CancelFunc
+	r := handled(t, func(ctx context.Context, _ pgx.Tx, _ outbox.Received[note]) error {
+		if kill != nil {
+			kill()
+		}
+		return ctx.Err()
+	})
+	r.fill("k", 1)
+	lane := outbox.Lane{Consumer: "c", Lane: r.lane("k")}
+	deaths := 0
+	for ; ; deaths++ {
+		var ctx context.Context
+		ctx, kill = context.WithCancel(t.Context())
+		_, err := r.Drain(ctx, lane, -1, time.Minute)
+		kill()
+		if err == nil {
+			break
+		}
+		r.drainJob("c", "k")
+		r.until(`select not exists (select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database()))`)
+	}
+	require.Equal(t, 3, deaths)
+	r.holds(`select count(*) = 1 and bool_and(reason = 'suspect' and attempts = 0) from holds`)
+	kill = nil
+	r.deliverAll()
+	r.holds(`select count(*) = 1 from processed_events`)
+	r.agrees()
+}
+
 // TestDrainsThatEndedAreNoEvidence, though River has not written down yet that they did.
 func TestDrainsThatEndedAreNoEvidence(t *testing.T) {
 	t.Parallel()

@@ -158,18 +158,24 @@ func (q *Queries) DrainForgive(ctx context.Context, db DBTX, arg DrainForgivePar
 }
 
 const DrainMarkTry = `-- name: DrainMarkTry :one
-UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = $1
- WHERE consumer = $2 AND lane = $3 RETURNING tries
+UPDATE /*schema*/cursors SET tries = greatest(tries + 1, $1::integer), suspect_pos = $2
+ WHERE consumer = $3 AND lane = $4 RETURNING tries
 `
 
 type DrainMarkTryParams struct {
+	AtLeast    int32
 	SuspectPos int64
 	Consumer   string
 	Lane       int16
 }
 
 func (q *Queries) DrainMarkTry(ctx context.Context, db DBTX, arg DrainMarkTryParams) (int32, error) {
-	row := db.QueryRow(ctx, DrainMarkTry, arg.SuspectPos, arg.Consumer, arg.Lane)
+	row := db.QueryRow(ctx, DrainMarkTry,
+		arg.AtLeast,
+		arg.SuspectPos,
+		arg.Consumer,
+		arg.Lane,
+	)
 	var tries int32
 	err := row.Scan(&tries)
 	return tries, err

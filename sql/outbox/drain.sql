@@ -115,7 +115,7 @@ UPDATE /*schema*/discarded_jobs SET state = 'replayed', changed_at = clock_times
  WHERE consumer = @consumer AND event_id = ANY (@event_ids::uuid[]) AND run = @run::bigint AND state = 'replaying';
 
 -- name: DrainMarkTry :one
-UPDATE /*schema*/cursors SET tries = tries + 1, suspect_pos = @suspect_pos
+UPDATE /*schema*/cursors SET tries = greatest(tries + 1, @at_least::integer), suspect_pos = @suspect_pos
  WHERE consumer = @consumer AND lane = @lane RETURNING tries;
 
 -- name: DrainForgive :exec
