@@ -103,6 +103,9 @@ func (s *stage) visit(ctx context.Context, points []failpoint.Point, bound time.
 	})
 	work.Wait()
 	s.errands.Wait()
+	if _, err := s.endCrashes(); err != nil {
+		s.violations.add("the crashes cannot be ended: %v", err)
+	}
 	if err := s.endQuarantine(ctx); err != nil {
 		s.violations.add("the quarantine cannot be ended: %v", err)
 	}
@@ -168,7 +171,7 @@ func (s *stage) lead(ctx context.Context, p failpoint.Point, round int) {
 		}
 	case is("drain.escalate", "drain.try"):
 		if round == 1 { // one of them kills eleven processes
-			_ = s.crash(ctx, 11)
+			_, _ = s.crash(ctx, 11)
 		}
 	case is("rescue."):
 		// As if the process that runs a delivery had died long ago.
@@ -205,8 +208,32 @@ func (s *stage) trouble(ctx context.Context, do string, times int, key string) e
 	return err
 }
 
-func (s *stage) crash(ctx context.Context, times int) error {
-	return s.trouble(ctx, "crash", times, fmt.Sprintf("crash%d", s.rng.IntN(1000)))
+// crash appends an event that kills the process that runs it, so many times.
+func (s *stage) crash(ctx context.Context, times int) (uuid.UUID, error) {
+	key := fmt.Sprintf("crash%d", s.rng.IntN(1<<30))
+	id, err := one[uuid.UUID](ctx, s, "select event_id from faults.append($1, $2, jsonb_build_object('do', 'crash', 'times', $3::int))", faultkit.Trouble, key, times)
+	if err == nil {
+		s.mu.Lock()
+		s.crashing = append(s.crashing, id)
+		s.mu.Unlock()
+	}
+	return id, err
+}
+
+// endCrashes lets the events that kill be applied. It returns how many processes they have killed.
+func (s *stage) endCrashes() (killed int, err error) {
+	s.mu.Lock()
+	crashing := s.crashing
+	s.crashing = nil
+	s.mu.Unlock()
+	for _, id := range crashing {
+		path := filepath.Join(s.dir, "crashes", id.String())
+		if info, err := os.Stat(path); err == nil {
+			killed += int(info.Size())
+		}
+		err = errors.Join(err, os.WriteFile(path, make([]byte, 1000), 0o644))
+	}
+	return killed, err
 }
 
 // operateLetter makes a dead letter and replays it, or dismisses one of the shop's consumers, of which there are none by
@@ -231,72 +258,74 @@ func (s *stage) operateLetter(ctx context.Context, at *slot, dismiss bool) {
 	_ = s.operate(ctx, at, "POST", fmt.Sprintf("/admin/dlq/%d/%s", id, action), `{"reason":"the harness"}`)
 }
 
-// zombies stops processes in the middle of their work, for longer than anybody waits for them, and lets them go on.
+// zombies stops processes in the middle of their work, the leader among them, for longer than anybody waits for them, and lets them
+// go on.
 func zombies(ctx context.Context, s *stage, d time.Duration) (int, error) {
-	for i, p := range []failpoint.Point{failpoint.RelayClaimBefore, failpoint.DrainCommitBefore, failpoint.DeliverCommitBefore} {
-		slot := s.slots[i%len(s.slots)]
+	leader, err := s.leader(ctx)
+	if err != nil {
+		return 0, err
+	}
+	points := []failpoint.Point{failpoint.DrainCommitBefore, failpoint.DeliverCommitBefore}
+	standing := s.slots[:processes]
+	for _, slot := range standing {
 		if err := slot.awaitServe(ctx); err != nil {
-			return i, err
+			return 0, err
+		}
+		p := failpoint.RelayClaimBefore
+		if slot != leader {
+			p, points = points[0], points[1:]
 		}
 		if err := slot.arm(ctx, p, 1, "stop"); err != nil {
-			return i, err
+			return 0, err
 		}
 	}
-	_ = s.trouble(ctx, "fail", 1, "zombie")
-	// The others are killed and come back, so that somebody leads who is not stopped: a leader that is armed is.
+	_ = s.trouble(ctx, "fail", 1, fmt.Sprintf("zombie%d", s.rng.IntN(1<<30))) // for there to be a delivery
+	late := until(ctx, 15*time.Second, "all processes stand still", func() bool {
+		return !slices.ContainsFunc(standing, func(slot *slot) bool { return !slot.standsStill() })
+	})
 	extra := []*slot{}
 	for range 2 {
 		n := len(s.slots)
 		if err := s.addProcess(n); err != nil {
-			return 3, err
+			return 0, err
 		}
 		extra = append(extra, s.slots[n])
 	}
 	sleep(ctx, d)
-	took, err := s.probe(ctx, afterCrash)
-	if err != nil {
-		return 3, fmt.Errorf("beside stopped processes: %w", err)
+	took, failed := s.probe(ctx, afterCrash)
+	if failed != nil {
+		failed = fmt.Errorf("beside processes that stand still: %w", failed)
 	}
-	s.note("zombie-beside", took)
-	for _, slot := range s.slots[:processes] {
-		_ = slot.disarmStopped(ctx)
+	s.note("zombie, beside them", took)
+	stood := 0
+	for _, slot := range standing {
+		if slot.standsStill() {
+			stood++
+		} else {
+			_ = slot.disarm(ctx)
+		}
 		slot.signal(syscall.SIGCONT)
 	}
-	if err := s.resumes(ctx, "zombie", afterCrash); err != nil {
-		return 3, err
-	}
+	failed = errors.Join(failed, late, s.resumes(ctx, "zombie", afterCrash))
 	s.removeProcesses(extra)
-	return 3, nil
+	return stood, failed
 }
 
-// crashLoop has one event kill the process that runs it, again and again.
+// crashLoop has one event kill the process that runs it, again and again: until it is escalated unrun, and its lane goes on.
 func crashLoop(ctx context.Context, s *stage, _ time.Duration) (int, error) {
-	const times = 12
-	key := fmt.Sprintf("crashing%d", s.rng.IntN(1<<30))
-	id, err := one[uuid.UUID](ctx, s, "select event_id from faults.append($1, $2, jsonb_build_object('do', 'crash', 'times', $3::int))", faultkit.Trouble, key, times)
+	id, err := s.crash(ctx, 100)
 	if err != nil {
 		return 0, err
 	}
-	crashes := func() int {
-		info, err := os.Stat(filepath.Join(s.dir, "crashes", id.String()))
-		if err != nil {
-			return 0
-		}
-		return int(info.Size())
-	}
-	// Escalated unrun: it leaves the lane, and the lane goes on.
-	err = until(ctx, 90*time.Second, "an event that kills is escalated unrun", func() bool {
+	failed := until(ctx, 90*time.Second, "an event that kills is escalated unrun", func() bool {
 		n, err := one[int](ctx, s, "select count(*) from delivery_log where consumer = 'trouble' and event_id = $1 and outcome = 'suspect'", id)
 		return err == nil && n > 0
 	})
-	if err != nil {
-		return crashes(), fmt.Errorf("after %d crashes: %w", crashes(), err)
+	if failed == nil {
+		failed = s.resumes(ctx, "crash-loop", afterCrash)
 	}
-	if err := s.resumes(ctx, "crash-loop", afterCrash); err != nil {
-		return crashes(), err
-	}
-	n := crashes()
-	return n, os.WriteFile(filepath.Join(s.dir, "crashes", id.String()), make([]byte, times), 0o644)
+	killed, err := s.endCrashes()
+	return killed, errors.Join(failed, err)
 }
 
 // killLeaders runs eight processes and kills whichever leads, again and again.
@@ -355,9 +384,11 @@ func (s *stage) leader(ctx context.Context) (found *slot, err error) {
 
 // removeProcesses ends the processes that were added last.
 func (s *stage) removeProcesses(extra []*slot) {
+	var ends sync.WaitGroup
 	for _, slot := range extra {
-		slot.close()
+		ends.Go(slot.close)
 	}
+	ends.Wait()
 	s.slots = s.slots[:len(s.slots)-len(extra)]
 }
 
@@ -428,14 +459,4 @@ func (s *stage) attempted(ctx context.Context, key string, bound time.Duration) 
 		n, err := one[int](ctx, s, "select count(*) from faults.effects where consumer = 'trouble' and key = $1", key)
 		return err == nil && n > 0
 	})
-}
-
-// disarmStopped gives up an arming that was not reached; a process that is stopped does not answer.
-func (s *slot) disarmStopped(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-	defer cancel()
-	if err := s.disarm(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -36,7 +37,6 @@ type slot struct {
 	died    chan struct{} // closed when the present process has ended
 	deaths  int
 	wanted  bool
-	stopped bool // by SIGSTOP
 	onServe func(api string)
 
 	quit chan struct{}
@@ -105,7 +105,7 @@ func (s *slot) runOnce() {
 		return
 	}
 	died := make(chan struct{})
-	s.cmd, s.died, s.api, s.admin, s.points, s.stopped = cmd, died, "", "", "", false
+	s.cmd, s.died, s.api, s.admin, s.points = cmd, died, "", "", ""
 	s.mu.Unlock()
 
 	served := make(chan struct{})
@@ -124,7 +124,7 @@ func (s *slot) runOnce() {
 
 // awaitServing reads from the log where the process listens.
 func (s *slot) awaitServing(from int64, died <-chan struct{}) {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
@@ -132,7 +132,10 @@ func (s *slot) awaitServing(from int64, died <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		for line := range strings.Lines(tailOf(s.logs, from)) {
+		read := tailOf(s.logs, from)
+		read = read[:strings.LastIndexByte(read, '\n')+1]
+		from += int64(len(read))
+		for line := range strings.Lines(read) {
 			var said struct{ Msg, API, Admin, Addr string }
 			if json.Unmarshal([]byte(line), &said) != nil {
 				continue
@@ -166,9 +169,8 @@ func tailOf(path string, from int64) string {
 		return ""
 	}
 	defer func() { _ = f.Close() }()
-	buf := make([]byte, 1<<20)
-	n, _ := f.ReadAt(buf, from)
-	return string(buf[:n])
+	read, _ := io.ReadAll(io.NewSectionReader(f, from, 1<<20))
+	return string(read)
 }
 
 // signal sends a signal to the process that runs, if one does, and returns the channel that is closed by its end.
@@ -181,7 +183,6 @@ func (s *slot) signal(sig syscall.Signal) (died <-chan struct{}) {
 		return ended
 	}
 	_ = s.cmd.Process.Signal(sig)
-	s.stopped = sig == syscall.SIGSTOP
 	return s.died
 }
 
@@ -309,6 +310,21 @@ func (s *slot) vitals(ctx context.Context) (v vitals, err error) {
 	}
 	defer res.Body.Close()
 	return v, json.NewDecoder(res.Body).Decode(&v)
+}
+
+// standsStill reports whether the process is stopped.
+func (s *slot) standsStill() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return false
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return false
+	}
+	_, after, _ := strings.Cut(string(raw), ") ")
+	return strings.HasPrefix(after, "T")
 }
 
 // memory is the resident memory of the process, in bytes; 0 where none runs.

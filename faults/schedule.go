@@ -94,7 +94,7 @@ func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *
 	}
 	defer s.close()
 	o.say("stage %d: %s, %d processes\n", n+1, a.where, len(s.slots))
-	s.startLoad(ctx, 3, 3, 80*time.Millisecond)
+	s.startLoad(ctx, 2, 3, s.pace())
 	if _, err := s.probe(ctx, afterCrash); err != nil {
 		return fmt.Errorf("before any fault: %w", err)
 	}
@@ -155,4 +155,13 @@ func total(faults map[string]int) int {
 		n += f
 	}
 	return n
+}
+
+// pace is the pause between two transactions of a raw producer. In the short form, and on a small machine, the load is there to be
+// hurt and not to hurt.
+func (s *stage) pace() time.Duration {
+	if s.long {
+		return 80 * time.Millisecond
+	}
+	return 250 * time.Millisecond
 }

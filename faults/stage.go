@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -81,9 +82,11 @@ type stage struct {
 	next    bool                     // processes are of the next build
 	keep    bool                     // the servers' data is left where it is
 	began   time.Time
-	control string
-	errands sync.WaitGroup // what a fault does in the background
-	closers []func()
+
+	crashing []uuid.UUID // events that kill
+	control  string
+	errands  sync.WaitGroup // what a fault does in the background
+	closers  []func()
 }
 
 // startStage builds an installation, and starts its load when withLoad is set.

@@ -20,7 +20,7 @@ type clock struct {
 func newClock() *clock { return &clock{local: time.Now} }
 
 // Now is the database's time, as of the last measurement.
-func (c *clock) Now() time.Time { return c.local().Add(time.Duration(c.offset.Load())).UTC() }
+func (c *clock) Now() time.Time { return c.local().Add(time.Duration(c.offset.Load())) }
 
 // NowOrNil leaves it to the database what time it is where River asks it.
 func (*clock) NowOrNil() *time.Time { return nil }

@@ -26,3 +26,23 @@ func TestClockIsTheDatabases(t *testing.T) {
 	}
 	require.Nil(t, newClock().NowOrNil())
 }
+
+// A job that is to run at once is due at once, whatever clock the process has that inserts it.
+func TestJobsAreDueByTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	pool, err := pgxpool.New(t.Context(), testdb.New(t))
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	for _, kind := range []string{RelayArgs{}.Kind(), DrainArgs{}.Kind(), DeliverArgs{}.Kind()} {
+		for _, ahead := range []string{"1 millisecond", "8 days", "-8 days"} {
+			var due bool
+			require.NoError(t, pool.QueryRow(t.Context(), `insert into river_job (state, kind, args, max_attempts, scheduled_at)
+				values ('available', $1, '{}', 1, clock_timestamp() + $2::interval) returning scheduled_at <= clock_timestamp()`, kind, ahead).Scan(&due))
+			require.True(t, due, "%s, %s ahead", kind, ahead)
+		}
+	}
+	var later bool
+	require.NoError(t, pool.QueryRow(t.Context(), `insert into river_job (state, kind, args, max_attempts, scheduled_at)
+		values ('scheduled', 'outbox_deliver', '{}', 1, clock_timestamp() + interval '1 hour') returning scheduled_at > clock_timestamp()`).Scan(&later))
+	require.True(t, later, "a retry keeps its time")
+}
