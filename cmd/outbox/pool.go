@@ -69,6 +69,8 @@ func poolConfig(url string, pollOnly bool) (*pgxpool.Config, error) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
 	}
 	cfg.ConnConfig.DialFunc = dialer.DialContext
+	g := newGate()
+	cfg.BeforeConnect, cfg.AfterConnect = g.before, g.after
 	return cfg, nil
 }
 
