@@ -46,9 +46,9 @@ var kinds = []kind{
 	{"conflicts", "deadlocks, serialisation failures, lock and statement timeouts: the whole transaction is tried again", alone, 20 * time.Second, 7 * time.Second, 3, false, conflicts},
 	{"tenfold", "every wake-up and every job is delivered ten times: nine are no-ops", alone, 20 * time.Second, 5 * time.Second, 3, false, tenfold},
 	{"snapshot", "a long transaction and an idle one with a snapshot: nothing stalls", alone, 10 * time.Minute, 8 * time.Second, 0, false, longTransactions},
-	{"poison", "payloads that cannot be read, panics and handlers that never return: only their own keys wait", alone, 20 * time.Second, 5 * time.Second, 3, false, poison},
 	{"deploy", "old and new builds together, with a new event, a new consumer and a new migration: no downtime, nothing dead", alone, 0, 0, 1, false, rollingDeploy},
 	{"operator", "letters are replayed while processes die at every step of it, consumers are paused, a backfill runs", alone, 0, 0, 2, false, operations},
+	{"poison", "payloads that cannot be read, panics and handlers that never return: only their own keys wait", alone, 20 * time.Second, 5 * time.Second, 3, false, poison},
 
 	{"failover", "the primary is killed and its synchronous standby promoted: nothing acknowledged is lost", pair, 0, 0, 2, false, failover},
 	{"pooler-kill", "everything through PgBouncer: processes are killed", pooled, 0, 0, 2, false, kill},

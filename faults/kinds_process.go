@@ -418,7 +418,7 @@ func wrongClock(ctx context.Context, s *stage, d time.Duration) (int, error) {
 	}
 	key := fmt.Sprintf("clock%d", s.rng.IntN(1<<30))
 	for n := range 2 * len(offsets) {
-		_ = s.trouble(ctx, "fail", 2, fmt.Sprintf("%s-%d", key, n))
+		_ = s.trouble(ctx, "fail", 1, fmt.Sprintf("%s-%d", key, n))
 	}
 	failed := s.resumes(ctx, "clock", afterCrash)
 	if leader, err := s.leader(ctx); err == nil {

@@ -34,6 +34,8 @@ const (
 	// softStop is how long jobs that are under way may take; stopWorkers is softStop and the time to cancel the rest.
 	softStop    = 10 * time.Second
 	stopWorkers = 20 * time.Second
+	// closePool is how long connections may be in use when all that uses them has been told to end.
+	closePool = 3 * time.Second
 	// purgeEvery is how often answers kept for Idempotency-Keys, and sessions, are cleared of the expired ones.
 	purgeEvery = 10 * time.Minute
 )
