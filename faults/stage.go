@@ -260,7 +260,7 @@ func (s *stage) serviceURL() string {
 	u.Host = strings.Join(hosts, ",")
 	q := u.Query()
 	if s.setting == pooled {
-		q.Set("default_query_exec_mode", "exec")
+		q.Set("default_query_exec_mode", "cache_describe")
 	}
 	u.RawQuery = q.Encode()
 	return u.String()

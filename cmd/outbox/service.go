@@ -189,9 +189,19 @@ func (s *service) stop() {
 	if s.admin != nil {
 		s.admin.close(s.log)
 	}
-	s.pool.Close()
 	if s.stopFaults != nil {
 		s.stopFaults()
+	}
+	// A handler that never returns keeps its connection; the process ends all the same, and the server ends the transaction.
+	closed := make(chan struct{})
+	go func() {
+		s.pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closePool):
+		s.log.Error("stop: a handler has not returned, and keeps its connection")
 	}
 }
 
