@@ -11,7 +11,7 @@ import (
 )
 
 // patience is for what has to come about on a machine that is busy with other tests.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // folder is one that PostgreSQL's user can reach, which t.TempDir is not when root runs the tests. At the end it must be
 // empty: what was made in it is closed, and leaves nothing.

@@ -21,41 +21,44 @@ func TestReadySaysThatTheStandbyIsAsynchronous(t *testing.T) {
 	env := []string{"DATABASE_URL=" + shop.String(), "SMTP_URL=" + mail(t).URL()}
 	outbox(t, env, "migrate", "up")
 	service := startService(t, env...)
-	ready := func() (warnings []any) {
-		status, answer := service.call("GET", "/readyz", "", nil)
-		require.Equal(t, 200, status, answer)
-		require.Equal(t, "ready", answer["status"])
-		warnings, _ = answer["warnings"].([]any)
-		return warnings
+	// On a busy machine an answer may be that the database took too long, and be right the next time.
+	var said []any
+	warns := func(times int) {
+		t.Helper()
+		eventually(t, "it is ready, and warns or does not", func() bool {
+			status, answer := service.call("GET", "/readyz", "", nil)
+			said, _ = answer["warnings"].([]any)
+			return status == 200 && answer["status"] == "ready" && len(said) == times
+		})
 	}
-	require.Empty(t, ready())
+	warns(0)
 
 	require.NoError(t, alter(ctx, p.Primary(), ""))
-	eventually(t, "it warns", func() bool { return len(ready()) == 1 })
-	require.Contains(t, ready()[0], "standby is asynchronous")
+	warns(1)
+	require.Contains(t, said[0], "standby is asynchronous")
 	do(t, admin, `GRANT pg_monitor TO shop`)
-	require.Len(t, ready(), 1, "one that may look sees the same")
+	warns(1) // one that may look sees the same
 	do(t, admin, `REVOKE pg_monitor FROM shop`)
 	require.NoError(t, alter(ctx, p.Primary(), "*"))
-	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+	warns(0)
 
 	// Where commits do not wait, names are of no use.
 	do(t, admin, `ALTER SYSTEM SET synchronous_commit = 'local'`, `SELECT pg_reload_conf()`)
-	eventually(t, "it warns", func() bool { return len(ready()) == 1 })
+	warns(1)
 	do(t, admin, `ALTER SYSTEM RESET synchronous_commit`, `SELECT pg_reload_conf()`)
-	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+	warns(0)
 
 	// Without a standby there is nothing to fail over to, and a backup is none.
 	require.NoError(t, alter(ctx, p.Primary(), ""))
-	eventually(t, "it warns", func() bool { return len(ready()) == 1 })
+	warns(1)
 	require.NoError(t, p.Standby().Kill())
-	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+	warns(0)
 	backup := replicate(t, p.Primary(), "pg_basebackup")
-	require.Empty(t, ready())
+	warns(0)
 	other := replicate(t, p.Primary(), "other")
-	require.Len(t, ready(), 1)
+	warns(1)
 	require.NoError(t, other.Close(ctx))
-	eventually(t, "it does not warn", func() bool { return len(ready()) == 0 })
+	warns(0)
 	require.NoError(t, backup.Close(ctx))
 }
 

@@ -98,9 +98,13 @@ func newServer(ctx context.Context, dir string, settings map[string]string, opts
 }
 
 // defaultSettings suit several servers on one small machine that die often: little memory, and a standby that lagged is not
-// left without the log it needs.
+// left without the log it needs. What makes commits durable is said here and not by postgres.Config, which would have initdb
+// write through to the disk too: the machine itself is not what dies.
 func defaultSettings() map[string]string {
 	return map[string]string{
+		"fsync":                       "on",
+		"synchronous_commit":          "on",
+		"full_page_writes":            "on",
 		"shared_buffers":              "64MB",
 		"wal_keep_size":               "512MB",
 		"wal_retrieve_retry_interval": "200ms",
@@ -157,7 +161,7 @@ func (s *Server) restart(ctx context.Context) error {
 		return err
 	}
 	p, err := postgres.Start(ctx, postgres.Config{
-		DataDir: s.dir, BinDir: s.binDir, Port: s.port, Fsync: true, Settings: s.settings, StartTimeout: startTimeout,
+		DataDir: s.dir, BinDir: s.binDir, Port: s.port, Settings: s.settings, StartTimeout: startTimeout,
 	})
 	if err != nil {
 		return err

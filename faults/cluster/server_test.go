@@ -16,12 +16,13 @@ func TestDeathsKeepWhatIsCommitted(t *testing.T) {
 	s := startServer(t, filepath.Join(folder(t), "pg"), map[string]string{"work_mem": "5MB"})
 	url, addr := s.URL("outbox"), s.Addr()
 	do(t, url, `CREATE TABLE kept (n int)`)
-	var memory, fsync string
+	var memory, fsync, commit string
 	ctx := bounded(t)
 	require.NoError(t, on(ctx, url, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `SELECT current_setting('work_mem'), current_setting('fsync')`).Scan(&memory, &fsync)
+		return conn.QueryRow(ctx, `SELECT current_setting('work_mem'), current_setting('fsync'), current_setting('synchronous_commit')`).
+			Scan(&memory, &fsync, &commit)
 	}))
-	require.Equal(t, []string{"5MB", "on"}, []string{memory, fsync})
+	require.Equal(t, []string{"5MB", "on", "on"}, []string{memory, fsync, commit})
 
 	for n, die := range []func() error{
 		s.Kill,

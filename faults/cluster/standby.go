@@ -24,7 +24,7 @@ func (s *Server) follow(ctx context.Context, primary *Server) error {
 		return fmt.Errorf("remove the old data: %w", err)
 	}
 	cmd, err := postgres.Command(ctx, s.dir, filepath.Join(s.binDir, "pg_basebackup"),
-		"--pgdata="+s.cluster(), "--wal-method=stream", "--checkpoint=fast", "--no-password", "--username="+postgres.User,
+		"--pgdata="+s.cluster(), "--wal-method=stream", "--checkpoint=fast", "--no-sync", "--no-password", "--username="+postgres.User,
 		"--host=127.0.0.1", fmt.Sprintf("--port=%d", primary.port))
 	if err != nil {
 		return err

@@ -67,6 +67,10 @@ func TestKilledHarness(t *testing.T) {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	said, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "ready\n", said)
@@ -74,7 +78,6 @@ func TestKilledHarness(t *testing.T) {
 	require.True(t, mounted(dir))
 
 	require.NoError(t, cmd.Process.Kill())
-	_ = cmd.Wait()
 	eventually(t, "all processes are gone", func() bool { return len(workingIn(dir)) == 0 })
 	eventually(t, "nothing is mounted", func() bool { return !mounted(dir) })
 }
