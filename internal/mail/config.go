@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	netmail "net/mail"
 	"net/url"
@@ -87,14 +86,23 @@ func parseURL(raw string) (config, error) {
 		case name == "tls":
 			return config{}, errors.New("mail: SMTP_URL: tls must be required or none")
 		default:
-			return config{}, fmt.Errorf("mail: SMTP_URL: there is no setting %q: it takes from and tls", name)
+			// It is not named: behind a password with a ? in it, this is the rest of the password.
+			return config{}, errors.New("mail: SMTP_URL has a setting that is neither from nor tls; in a user or password, ? is %3F")
 		}
 	}
 	if c.from.Address == "" {
 		c.from.Address = defaultSender(c)
 	}
 	c.domain = c.from.Address[strings.LastIndexByte(c.from.Address, '@')+1:]
+	if again, err := netmail.ParseAddress(c.from.String()); err != nil || *again != c.from || !token(c.domain) {
+		return config{}, errors.New("mail: SMTP_URL gives no sender that a header can hold: from=shop@example.com, in ASCII behind the @")
+	}
 	return c, nil
+}
+
+// token reports whether s can stand in a header as it is, without being folded or encoded.
+func token(s string) bool {
+	return s != "" && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' })
 }
 
 func defaultSender(c config) string {

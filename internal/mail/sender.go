@@ -9,6 +9,7 @@ import (
 	"net"
 	netmail "net/mail"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -137,24 +138,27 @@ func (s *Sender) options(conn net.Conn) []gomail.Option {
 	return append(options, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover))
 }
 
+// maxAddress is RFC 5321's limit; beyond, an address makes a line that no server need take.
+const maxAddress = 254
+
 // ErrInvalidMessage says that a message cannot be a mail: no address that is one, or no text. Trying again is useless.
 var ErrInvalidMessage = errors.New("mail: the message has no usable recipient, subject, text or Message-ID")
 
 func (s *Sender) message(m Message) (*gomail.Msg, error) {
-	if m.Subject == "" || m.Text == "" || m.MessageID == "" {
+	if m.Subject == "" || m.Text == "" || !token(m.MessageID) {
 		return nil, ErrInvalidMessage
 	}
 	to, err := netmail.ParseAddress(m.To)
-	if err != nil || to.Name != "" || to.Address != m.To {
+	if err != nil || to.Name != "" || to.Address != m.To || len(m.To) > maxAddress {
 		return nil, ErrInvalidMessage
 	}
 	msg := gomail.NewMsg()
 	msg.FromMailAddress(&s.config.from)
-	msg.ToMailAddress(&netmail.Address{Name: m.ToName, Address: to.Address})
+	msg.ToMailAddress(&netmail.Address{Name: displayName(m.ToName), Address: to.Address})
 	msg.Subject(m.Subject)
 	msg.SetDate()
 	msg.SetMessageIDWithValue(m.MessageID)
-	if m.CorrelationID != "" {
+	if token(m.CorrelationID) {
 		msg.SetGenHeader("X-Correlation-ID", m.CorrelationID)
 	}
 	if m.EventID != uuid.Nil {
@@ -167,4 +171,10 @@ func (s *Sender) message(m Message) (*gomail.Msg, error) {
 		msg.AddAlternativeString(gomail.TypeTextHTML, m.HTML)
 	}
 	return msg, nil
+}
+
+// displayName is a name that net/mail writes as others read it. Where it has to encode one, it leaves a backslash as it is, which no
+// encoded word may have.
+func displayName(name string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(name, "\uFFFD"), `\`, "/")
 }
