@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
@@ -178,9 +177,9 @@ func (a *admin) dismiss(c echo.Context) error {
 }
 
 func (a *admin) event(c echo.Context) error {
-	id, err := uuid.Parse(c.Param("id"))
+	id, err := pathID(c.Param("id"), "event")
 	if err != nil {
-		return notFound("event")
+		return err
 	}
 	e, err := a.operator.Event(c.Request().Context(), id)
 	if err != nil {

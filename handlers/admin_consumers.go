@@ -3,7 +3,9 @@ package handlers
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -16,6 +18,15 @@ func (a *admin) consumers(c echo.Context) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, list[outbox.ConsumerStatus]{Items: all})
+}
+
+// consumerName is the name in the path; what can be nobody's name, the database is not asked for.
+func consumerName(c echo.Context) (string, error) {
+	name := c.Param("name")
+	if !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+		return "", notFound("consumer")
+	}
+	return name, nil
 }
 
 type actionBody struct {
@@ -35,6 +46,10 @@ func (a *admin) pause(c echo.Context) error  { return a.setPaused(c, a.operator.
 func (a *admin) resume(c echo.Context) error { return a.setPaused(c, a.operator.Resume, false) }
 
 func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outbox.Action) error, paused bool) error {
+	name, err := consumerName(c)
+	if err != nil {
+		return err
+	}
 	var body struct {
 		Reason string `json:"reason"`
 	}
@@ -45,13 +60,17 @@ func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outb
 	if err != nil {
 		return err
 	}
-	if err := set(c.Request().Context(), c.Param("name"), by); err != nil {
+	if err := set(c.Request().Context(), name, by); err != nil {
 		return adminProblem(err)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"name": c.Param("name"), "paused": paused})
+	return c.JSON(http.StatusOK, map[string]any{"name": name, "paused": paused})
 }
 
 func (a *admin) remove(c echo.Context) error {
+	name, err := consumerName(c)
+	if err != nil {
+		return err
+	}
 	var body actionBody
 	if err := decodeOptional(c, &body); err != nil {
 		return err
@@ -60,7 +79,7 @@ func (a *admin) remove(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	removal, err := a.operator.Remove(c.Request().Context(), c.Param("name"), by)
+	removal, err := a.operator.Remove(c.Request().Context(), name, by)
 	if err != nil {
 		return adminProblem(err)
 	}
@@ -68,6 +87,10 @@ func (a *admin) remove(c echo.Context) error {
 }
 
 func (a *admin) unsubscribe(c echo.Context) error {
+	name, err := consumerName(c)
+	if err != nil {
+		return err
+	}
 	var body struct {
 		Pattern string `json:"pattern"`
 		Reason  string `json:"reason"`
@@ -82,10 +105,10 @@ func (a *admin) unsubscribe(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.operator.Unsubscribe(c.Request().Context(), c.Param("name"), body.Pattern, by); err != nil {
+	if err := a.operator.Unsubscribe(c.Request().Context(), name, body.Pattern, by); err != nil {
 		return adminProblem(err)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"name": c.Param("name"), "unsubscribed": body.Pattern})
+	return c.JSON(http.StatusOK, map[string]any{"name": name, "unsubscribed": body.Pattern})
 }
 
 type backfillBody struct {
@@ -98,6 +121,10 @@ type backfillBody struct {
 }
 
 func (a *admin) backfill(c echo.Context) error {
+	name, err := consumerName(c)
+	if err != nil {
+		return err
+	}
 	var body backfillBody
 	if err := decode(c, &body); err != nil {
 		return err
@@ -121,7 +148,7 @@ func (a *admin) backfill(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	status, err := a.operator.Backfill(c.Request().Context(), c.Param("name"), b, by)
+	status, err := a.operator.Backfill(c.Request().Context(), name, b, by)
 	if err != nil {
 		return adminProblem(err)
 	}
@@ -129,7 +156,11 @@ func (a *admin) backfill(c echo.Context) error {
 }
 
 func (a *admin) backfills(c echo.Context) error {
-	all, err := a.operator.Backfills(c.Request().Context(), c.Param("name"))
+	name, err := consumerName(c)
+	if err != nil {
+		return err
+	}
+	all, err := a.operator.Backfills(c.Request().Context(), name)
 	if err != nil {
 		return err
 	}

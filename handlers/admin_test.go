@@ -34,12 +34,12 @@ func (idleJobs) StartRelay(context.Context, pgx.Tx) error              { return 
 const operatorToken = "a token of anna's"
 
 type office struct {
-	t    *testing.T
+	t    testing.TB
 	pool *pgxpool.Pool
 	url  string
 }
 
-func newOffice(t *testing.T, tokens map[string]string) *office {
+func newOffice(t testing.TB, tokens map[string]string) *office {
 	t.Helper()
 	o := &office{t: t, pool: testdb.Pool(t)}
 	e := handlers.NewAdmin(handlers.AdminConfig{

@@ -27,13 +27,13 @@ import (
 
 // shop is the API on a database of its own. No workers run: what follows from an event, a test does itself.
 type shop struct {
-	t    *testing.T
+	t    testing.TB
 	pool *pgxpool.Pool
 	url  string
 	log  *logLines
 }
 
-func newShop(t *testing.T, change ...func(*handlers.Config)) *shop {
+func newShop(t testing.TB, change ...func(*handlers.Config)) *shop {
 	t.Helper()
 	s := &shop{t: t, pool: testdb.Pool(t), log: &logLines{}}
 	cfg := handlers.Config{Pool: s.pool, Logger: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}

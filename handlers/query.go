@@ -12,12 +12,14 @@ import (
 
 // query reads query parameters strictly: one that is unknown, repeated or malformed is refused by name.
 type query struct {
-	values url.Values
-	errs   []fieldError
+	values     url.Values
+	unreadable bool // what cannot be read may have been a parameter
+	errs       []fieldError
 }
 
 func newQuery(c echo.Context, known ...string) *query {
-	q := &query{values: c.QueryParams()}
+	values, err := url.ParseQuery(c.Request().URL.RawQuery)
+	q := &query{values: values, unreadable: err != nil}
 	for name, values := range q.values {
 		if !slices.Contains(known, name) {
 			q.refuse(shorten(name), "is not a parameter of this route")
@@ -73,6 +75,10 @@ func (q *query) number(name string, otherwise, least, most int64) int64 {
 }
 
 func (q *query) problem() error {
+	if q.unreadable {
+		return malformed("the query cannot be read: a percent sign comes before two hexadecimal digits, and & stands between parameters",
+			fieldError{"?", "cannot be read"})
+	}
 	if len(q.errs) == 0 {
 		return nil
 	}
