@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/caarlos0/env/v11"
 )
@@ -55,6 +57,11 @@ func loadConfig() (config, error) {
 	if _, err := c.adminTokens(); err != nil {
 		wrong = append(wrong, err)
 	}
+	if c.DatabaseURL != "" {
+		if _, err := poolConfig(c.DatabaseURL, c.PollOnly); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
 	if err := errors.Join(wrong...); err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
@@ -90,8 +97,16 @@ func (c config) adminTokens() (map[string]string, error) {
 			continue
 		}
 		name, token, ok := strings.Cut(entry, ":")
+		name, token = strings.TrimSpace(name), strings.TrimSpace(token)
 		if !ok || name == "" || len(token) < 8 {
 			return nil, errors.New("OUTBOX_ADMIN_TOKENS must be name:token,… with tokens of 8 characters or more")
+		}
+		// The audit has to take the name, and a header the token: else its owner finds out too late.
+		if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+			return nil, errors.New("OUTBOX_ADMIN_TOKENS has a name that is no text")
+		}
+		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, errors.New("OUTBOX_ADMIN_TOKENS has a token with blanks, or with other than ASCII characters")
 		}
 		if tokens[token] != "" {
 			return nil, errors.New("OUTBOX_ADMIN_TOKENS gives two names the same token")
@@ -113,7 +128,8 @@ func databaseConfig() (url string, pollOnly bool, err error) {
 	if c.DatabaseURL == "" {
 		return "", false, errNoDatabase
 	}
-	return c.DatabaseURL, c.PollOnly, nil
+	_, err = poolConfig(c.DatabaseURL, c.PollOnly)
+	return c.DatabaseURL, c.PollOnly, err
 }
 
 // sessionURL is for migrations: their lock belongs to a session, which a pooler gives to nobody.

@@ -192,6 +192,7 @@ func taken(addr string) bool {
 // greet says where everything is, and what to try.
 func (c devCommand) greet(s *service) {
 	_, token, _ := strings.Cut(strings.Split(s.cfg.AdminTokens, ",")[0], ":")
+	token = strings.TrimSpace(token)
 	api, admin := "http://"+s.api.addr.String(), "http://"+s.admin.addr.String()
 	fmt.Printf(`api URL       %[1]s
 admin URL     %[2]s

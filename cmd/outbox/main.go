@@ -35,13 +35,7 @@ func run(args []string) int {
 	context.AfterFunc(ctx, stop)
 
 	var cli commands
-	parser, err := kong.New(&cli,
-		kong.Name("outbox"),
-		kong.Description("A transactional outbox service on Postgres alone. All configuration is by environment: see the README."),
-		kong.Vars{"version": version()},
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.UsageOnError(),
-	)
+	parser, err := newParser(ctx, &cli)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "outbox:", err)
 		return 2
@@ -60,4 +54,15 @@ func run(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// newParser reads a command line into cli.
+func newParser(ctx context.Context, cli *commands, more ...kong.Option) (*kong.Kong, error) {
+	return kong.New(cli, append([]kong.Option{
+		kong.Name("outbox"),
+		kong.Description("A transactional outbox service on Postgres alone. All configuration is by environment: see the README."),
+		kong.Vars{"version": version()},
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.UsageOnError(),
+	}, more...)...)
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -17,11 +19,11 @@ import (
 // pool_max_conns in the URL overrides it.
 const poolConns = 40
 
-// openPool connects to the database. What the URL sets goes before the defaults here.
+// openPool connects to the database.
 func openPool(ctx context.Context, url string, pollOnly bool) (*pgxpool.Pool, error) {
 	cfg, err := poolConfig(url, pollOnly)
 	if err != nil {
-		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+		return nil, err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
@@ -36,13 +38,20 @@ func openPool(ctx context.Context, url string, pollOnly bool) (*pgxpool.Pool, er
 	return pool, nil
 }
 
+// poolConfig reads the URL. What it sets goes before the defaults here. Its errors hold nothing of the URL: of one that is
+// misspelt nobody can tell where the password ends.
 func poolConfig(url string, pollOnly bool) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, err
+	var file *fs.PathError
+	switch {
+	case errors.As(err, &file):
+		return nil, errors.New("DATABASE_URL names a file, or PostgreSQL's environment does, that cannot be read")
+	case err != nil:
+		return nil, errors.New("DATABASE_URL cannot be read: it is postgres://user:password@host:5432/database?option=value, " +
+			"or host=… user=…, and in a URL's user and password each of : / ? # @ % is written as %3A %2F %3F %23 %40 %25")
 	}
 	if err := setExecMode(cfg.ConnConfig, url, pollOnly); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	// pgxpool's own default is the number of processors, and at least 4.
 	if own, err := pgxpool.ParseConfig(""); err == nil && cfg.MaxConns == own.MaxConns {
