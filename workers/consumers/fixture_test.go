@@ -21,14 +21,14 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // world is a database with one user, and what tests do to it.
 type world struct {
-	*testing.T
+	testing.TB
 	pool *pgxpool.Pool
 	user uuid.UUID
 }
 
-func newWorld(t *testing.T) world {
+func newWorld(t testing.TB) world {
 	t.Helper()
-	w := world{T: t, pool: testdb.Pool(t), user: uuid.Must(uuid.NewV7())}
+	w := world{TB: t, pool: testdb.Pool(t), user: uuid.Must(uuid.NewV7())}
 	w.exec(`INSERT INTO users (id, email, name, password_hash, signup_event_id) VALUES ($1, 'canary@example.com', '<b>Ada</b>', 'x', $1)`, w.user)
 	return w
 }

@@ -104,9 +104,9 @@ func formatMoney(m shop.Money) string {
 	if !ok {
 		digits = 2
 	}
-	sign, amount := "", m.Amount
-	if amount < 0 {
-		sign, amount = "-", -amount
+	sign, amount := "", uint64(m.Amount)
+	if m.Amount < 0 {
+		sign, amount = "-", -amount // of the least number, too, which has no positive one
 	}
 	number := fmt.Sprintf("%0*d", digits+1, amount)
 	if digits > 0 {
