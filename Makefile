@@ -3,10 +3,11 @@
 
 # The tools are pinned in a module of their own, so that their dependencies are not the service's. They are built on first
 # use and cached. Without cgo sqlc brings its SQL parser as WebAssembly and needs no C compiler.
-TOOL    := CGO_ENABLED=0 go tool -modfile=tools/go.mod
-COMPOSE ?= docker compose
-IMAGE   ?= pgoutbox
-ARGS    ?=
+TOOL     := CGO_ENABLED=0 go tool -modfile=tools/go.mod
+COMPOSE  ?= docker compose
+IMAGE    ?= pgoutbox
+ARGS     ?=
+FUZZTIME ?= 30s
 
 .PHONY: help
 help: ## List the targets
@@ -23,6 +24,16 @@ test: ## Run the tests; they find or start their PostgreSQL
 .PHONY: race
 race: ## Run the tests under the race detector (needs a C compiler)
 	go test -race ./...
+
+# The targets are those that there are: none is listed here. One at a time, since each takes all processors.
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s); ARGS=-parallel=2 takes fewer processors
+	@list=$$(go test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
+	echo "$$list" | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
+	while read -r package target; do \
+		echo "== $$target of $$package"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(ARGS) "$$package" </dev/null || exit 1; \
+	done
 
 .PHONY: lint
 lint: ## Run go vet's friends, and the check of which package may import which
