@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -265,5 +264,3 @@ func (v *violations) all() []string {
 	defer v.mu.Unlock()
 	return append([]string(nil), v.said...)
 }
-
-var errUnknown = errors.New("it is not known whether it was committed")

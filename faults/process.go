@@ -35,7 +35,6 @@ type slot struct {
 	admin   string
 	points  string        // where its failpoints listen
 	died    chan struct{} // closed when the present process has ended
-	deaths  int
 	wanted  bool
 	onServe func(api string)
 
@@ -118,7 +117,6 @@ func (s *slot) runOnce() {
 	<-served
 	s.mu.Lock()
 	s.cmd, s.api, s.admin, s.points = nil, "", "", ""
-	s.deaths++
 	s.mu.Unlock()
 }
 
@@ -199,12 +197,6 @@ func (s *slot) addresses() (api, admin string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.api, s.admin
-}
-
-func (s *slot) ended() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.deaths
 }
 
 // restart ends the process in an orderly way and starts the next with the changed environment.
@@ -309,7 +301,8 @@ func (s *slot) vitals(ctx context.Context) (v vitals, err error) {
 		return v, fmt.Errorf("%s: %w", s.name, err)
 	}
 	defer res.Body.Close()
-	return v, json.NewDecoder(res.Body).Decode(&v)
+	err = json.NewDecoder(res.Body).Decode(&v)
+	return v, err
 }
 
 // standsStill reports whether the process is stopped.

@@ -143,7 +143,7 @@ func (s *stage) inject(ctx context.Context, k kind) error {
 			mark += " (the harness itself may have failed)"
 		}
 	}
-	s.options.say("%7.1fs  %-20s %4d faults, %s%s\n", time.Since(s.began).Seconds(), k.name, faults, time.Since(began).Round(100*time.Millisecond), mark)
+	s.say("%7.1fs  %-20s %4d faults, %s%s\n", time.Since(s.began).Seconds(), k.name, faults, time.Since(began).Round(100*time.Millisecond), mark)
 	return nil
 }
 

@@ -122,8 +122,8 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		PollOnly:                    cfg.PollOnly,
 		SoftStopTimeout:             cfg.SoftStop,
 		// River's clock can be set here and nowhere else; it is not about tests only.
-		Test: river.TestConfig{Time: w.clock},
-		Logger:                      slog.New(warnings{cfg.Logger.Handler()}),
+		Test:   river.TestConfig{Time: w.clock},
+		Logger: slog.New(warnings{cfg.Logger.Handler()}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("workers: river client: %w", err)

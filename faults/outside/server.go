@@ -2,7 +2,6 @@ package outside
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -38,8 +37,6 @@ type Server struct {
 	handler http.Handler
 	http    *http.Server
 	served  chan struct{} // closed when http has ended
-	ctx     context.Context
-	cancel  context.CancelFunc
 
 	mu       sync.Mutex
 	coin     *rand.Rand
@@ -59,7 +56,6 @@ func start(handler http.Handler, seed uint64) (*Server, error) {
 		url: "http://" + listener.Addr().String(), handler: handler, served: make(chan struct{}),
 		coin: rand.New(rand.NewPCG(seed, 0)),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: headerTimeout}
 	go func() {
 		defer close(s.served)
@@ -90,7 +86,6 @@ func (s *Server) stop() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.cancel()
 	err := s.http.Close()
 	<-s.served
 	s.requests.Wait()
@@ -125,7 +120,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case loseRequest:
 		panic(http.ErrAbortHandler)
 	case hangBefore:
-		s.hang(r)
+		hang(r)
 	}
 	a := &answer{header: http.Header{}, status: http.StatusOK}
 	s.handler.ServeHTTP(a, r)
@@ -133,7 +128,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case loseAnswer:
 		panic(http.ErrAbortHandler)
 	case hangAfter:
-		s.hang(r)
+		hang(r)
 	}
 	a.send(w)
 }
@@ -148,12 +143,9 @@ func (s *Server) begin() bool {
 	return true
 }
 
-// hang waits for the client to go, or for the server's end.
-func (s *Server) hang(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-s.ctx.Done():
-	}
+// hang waits for the connection's end: the client goes, or the server is closed.
+func hang(r *http.Request) {
+	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
 }
 

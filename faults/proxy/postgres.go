@@ -41,7 +41,7 @@ func newServerFrames(l *link, coin *rand.Rand) *frames {
 		judge: func(typ byte, body []byte) verdict {
 			switch typ {
 			case msgCommandComplete:
-				if  l.proxy.takesCommit(coin) {
+				if bytes.Equal(body, commitTag) && l.proxy.takesCommit(coin) {
 					return cut
 				}
 			case msgNotification:
