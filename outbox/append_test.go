@@ -259,3 +259,25 @@ func TestInvalidEventErrorNamesTheFieldAndSQLTheColumn(t *testing.T) {
 	require.Equal(t, uuid.Version(7), id.Version())
 	r.holds(`select correlation_id = id::text from outbox`)
 }
+
+// lostCommit is a transaction whose connection is lost in the commit, as pgx tells of it.
+type lostCommit struct{ pgx.Tx }
+
+type lost struct{}
+
+func (lost) Error() string     { return "conn closed" }
+func (lost) SafeToRetry() bool { return true }
+
+func (t lostCommit) Begin(context.Context) (pgx.Tx, error) { return t, nil }
+func (lostCommit) Commit(context.Context) error            { return lost{} }
+func (lostCommit) Rollback(context.Context) error          { return nil }
+
+// What is not known to have failed is not safe to try again, whatever the driver says of the connection.
+func TestInTxDoesNotCallALostCommitSafe(t *testing.T) {
+	t.Parallel()
+	err := outbox.InTx(t.Context(), lostCommit{}, func(pgx.Tx) error { return nil })
+	require.ErrorIs(t, err, lost{})
+	require.False(t, pgconn.SafeToRetry(err))
+	err = outbox.InTx(t.Context(), lostCommit{}, func(pgx.Tx) error { return lost{} })
+	require.True(t, pgconn.SafeToRetry(err), "what failed before it is what it is")
+}

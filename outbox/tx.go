@@ -25,9 +25,15 @@ type Beginner interface {
 // statement, and what fn appends last is written with the commit, so that an error in writing it is InTx's own.
 //
 // An error of the commit itself may mean that the transaction did commit: look the outcome up by a key of your own
-// before trying again.
+// before trying again. pgconn.SafeToRetry says so, too.
 func InTx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	var err error
+	committing, work := false, fn
+	fn = func(tx pgx.Tx) error {
+		err := work(tx)
+		committing = err == nil
+		return err
+	}
 	switch db := db.(type) {
 	case *pgxpool.Pool:
 		err = db.AcquireFunc(ctx, func(conn *pgxpool.Conn) error { return inProducerTx(ctx, conn.Conn(), fn) })
@@ -43,13 +49,23 @@ func InTx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 			return nil
 		})
 	}
-	if err != nil {
+	switch {
+	case err != nil && committing:
+		return &commitError{err}
+	case err != nil:
 		return err
 	}
 	failpoint.At(failpoint.ProducerCommitAfter)
 	Wake()
 	return nil
 }
+
+// commitError is an error of a commit, after which nobody knows. Of a connection that is lost in one, pgx says that nothing was sent.
+type commitError struct{ cause error }
+
+func (e *commitError) Error() string   { return e.cause.Error() }
+func (e *commitError) Unwrap() error   { return e.cause }
+func (*commitError) SafeToRetry() bool { return false }
 
 func inProducerTx(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) (err error) {
 	tx := &producerTx{conn: conn}
