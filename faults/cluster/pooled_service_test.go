@@ -29,9 +29,7 @@ func TestServiceBehindPooler(t *testing.T) {
 	s := startServer(t, filepath.Join(dir, "pg"), nil)
 	url := s.URL("outbox")
 	outbox(t, []string{"DATABASE_URL=" + url}, "migrate", "up")
-	p, err := StartPooler(bounded(t), filepath.Join(dir, "pooler"), url, map[string]string{"default_pool_size": "8"})
-	require.NoError(t, err)
-	closed(t, p)
+	p := startPooler(t, filepath.Join(dir, "pooler"), url, map[string]string{"default_pool_size": "8"})
 	env := []string{"DATABASE_URL=" + p.URL("outbox"), "OUTBOX_POLL_ONLY=true", "SMTP_URL=" + sink.URL(), "OUTBOX_RETRY_BASE=100ms"}
 	processes := []*service{startService(t, env...), startService(t, env...)}
 	// An event that nobody can work with goes all the way to the dead letters while the others pass.

@@ -177,6 +177,18 @@ func (p *Pooler) URL(database string) string {
 // Addr is 127.0.0.1 and the port.
 func (p *Pooler) Addr() string { return address(p.port) }
 
+// Running reports whether the pooler lives.
+func (p *Pooler) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return p.ended != nil
+	}
+}
+
 // Hang stops the pooler with SIGSTOP: connections stay, and nothing goes through them.
 func (p *Pooler) Hang() error { return p.family.hang() }
 

@@ -18,13 +18,27 @@ func through(t *testing.T, p *Pooler) *pgx.Conn {
 	return conn
 }
 
+// startPooler starts one whose last words are shown when the test fails.
+func startPooler(t *testing.T, dir, target string, settings map[string]string) *Pooler {
+	t.Helper()
+	p, err := StartPooler(bounded(t), dir, target, settings)
+	require.NoError(t, err)
+	closed(t, p)
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(dir, logFile))
+			t.Logf("the pooler runs: %t; %v; it said: %s", p.Running(), p.cmd.ProcessState, log[max(0, len(log)-4000):])
+		}
+	})
+	return p
+}
+
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	dir, ctx := folder(t), bounded(t)
 	s := startServer(t, filepath.Join(dir, "pg"), nil)
-	p, err := StartPooler(ctx, filepath.Join(dir, "pooler"), s.URL("postgres"), map[string]string{"default_pool_size": "1"})
-	require.NoError(t, err)
-	closed(t, p)
+	p := startPooler(t, filepath.Join(dir, "pooler"), s.URL("postgres"), map[string]string{"default_pool_size": "1"})
+	require.True(t, p.Running())
 	one, two := through(t, p), through(t, p)
 
 	// Two clients have one connection of the server, a transaction at a time.
@@ -33,7 +47,7 @@ func TestPooler(t *testing.T) {
 		return pid
 	}
 	require.Equal(t, pid(one), pid(two))
-	_, err = one.Exec(ctx, `CREATE TABLE kept (n int)`)
+	_, err := one.Exec(ctx, `CREATE TABLE kept (n int)`)
 	require.NoError(t, err)
 	tx, err := one.Begin(ctx)
 	require.NoError(t, err)
@@ -75,6 +89,7 @@ func TestPooler(t *testing.T) {
 	require.NoError(t, p.Wake())
 	require.NoError(t, <-waiting)
 	require.NoError(t, p.Close())
+	require.False(t, p.Running())
 	require.ErrorIs(t, p.Restart(ctx), ErrClosed)
 }
 

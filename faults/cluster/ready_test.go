@@ -43,9 +43,10 @@ func TestReadySaysThatTheStandbyIsAsynchronous(t *testing.T) {
 	warns(0)
 
 	// Where commits do not wait, names are of no use.
-	do(t, admin, `ALTER SYSTEM SET synchronous_commit = 'local'`, `SELECT pg_reload_conf()`)
+	leave := `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop'`
+	do(t, admin, `ALTER ROLE shop SET synchronous_commit = 'local'`, leave)
 	warns(1)
-	do(t, admin, `ALTER SYSTEM RESET synchronous_commit`, `SELECT pg_reload_conf()`)
+	do(t, admin, `ALTER ROLE shop RESET synchronous_commit`, leave)
 	warns(0)
 
 	// Without a standby there is nothing to fail over to, and a backup is none.
