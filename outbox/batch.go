@@ -38,6 +38,7 @@ type item struct {
 	muted     bool  // what its handler appends is not written
 	early     bool  // it is not due
 	processed bool
+	waits     bool // behind what was held before the batch
 	outcome   outcome
 	err       error
 	chunk     int // the first item of its savepoint
@@ -127,7 +128,7 @@ func (b *batch) run(ctx context.Context) error {
 		it.processed = it.processed || seen[it.event.ID]
 		seen[it.event.ID] = true
 		held := b.c.Ordered && it.outcome == parked
-		if held {
+		if it.waits = held; held {
 			b.held[it.event.Key] = true
 		}
 		switch {
@@ -204,6 +205,25 @@ func (b *batch) decide(it *item) bool {
 		return true
 	}
 	return false
+}
+
+// again has what comes after an item decided anew. A later event of a key may have failed before the statements of an earlier one
+// were sent: it must not hold the earlier one, which is run again.
+func (b *batch) again(after int) {
+	clear(b.held)
+	for i := range b.items {
+		it := &b.items[i]
+		switch it.outcome {
+		case failed, parked, external, deferred:
+			if i > after && !it.waits {
+				it.outcome, it.err = pending, nil
+				continue
+			}
+			b.held[it.event.Key] = b.c.Ordered
+		case suspect:
+			b.held[it.event.Key] = b.c.Ordered
+		}
+	}
 }
 
 func (b *batch) fail(it *item, err error) {

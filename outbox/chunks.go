@@ -246,8 +246,10 @@ func (c *chunks) recover(ctx context.Context) error {
 	c.failures++
 	// In a transaction that an earlier statement has broken, every statement fails.
 	known := f.handler && c.c.set == nil && sqlState(f.err) != "25P02"
+	blamed := start - 1
 	switch last := slices.Max(append(members, f.item)); {
 	case len(members) <= 1, known:
+		blamed = f.item
 		c.fail(&c.items[f.item], f.err)
 		if c.failures >= drainBlame {
 			c.soloTo = max(c.soloTo, last+1)
@@ -257,6 +259,7 @@ func (c *chunks) recover(ctx context.Context) error {
 	default:
 		c.soloTo = last + 1
 	}
+	c.again(blamed)
 	clear(c.keys)
 	for _, e := range c.tx.appended {
 		c.keys[e.Key] = true

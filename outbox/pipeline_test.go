@@ -124,3 +124,27 @@ func TestDealtWithBefore(t *testing.T) {
 	r.holds(`select count(*) = 20 from delivery_log where outcome = 'duplicate'`)
 	r.agrees()
 }
+
+// TestLaterFailureHoldsNoEarlierEvent: the third event fails before anything is sent, the first when its statement is. The second,
+// of the third one's key, is run again with the first one's chunk, and comes before the third all the same.
+func TestLaterFailureHoldsNoEarlierEvent(t *testing.T) {
+	t.Parallel()
+	r := handled(t, func(ctx context.Context, _ pgx.Tx, e outbox.Received[note]) error {
+		switch e.Data.N {
+		case 1:
+			outbox.Batch(ctx).Queue(`select 1 / $1::integer`, 0)
+		case 3:
+			return errors.New("it fails at once")
+		}
+		return nil
+	})
+	other := one[string](r, `select 'o' || i from generate_series(1, 100000) i where hashtextextended('o' || i, 0) & 63 = hashtextextended('k', 0) & 63 limit 1`)
+	r.append(other, 1)
+	r.append("k", 2)
+	r.append("k", 3)
+	r.settle()
+	r.holds(`select array_agg(n order by i) = '{2}' from effects`)
+	r.holds(`select count(*) = 2 from holds`)
+	r.holds(`select not exists (select from waiting)`)
+	r.agrees()
+}
