@@ -52,7 +52,7 @@ type batch struct {
 	tx       *handlerTx
 	deadline time.Time
 
-	held map[string]bool // keys that an event of this batch holds up
+	held map[string]int  // keys that are held up, by the first item that does, or unknown for what was held before
 	keys map[string]bool // keys that handlers appended to
 
 	released bool           // the batch runs what waited for settled holds
@@ -114,7 +114,7 @@ func (i *item) hold(held int32) {
 // run gives each item an outcome, as far as it gets within the batch's bounds, and writes and commits it all.
 func (b *batch) run(ctx context.Context) error {
 	failpoint.At(failpoint.DrainFetchAfter)
-	b.held, b.keys = map[string]bool{}, map[string]bool{}
+	b.held, b.keys = map[string]int{}, map[string]bool{}
 	if b.probe {
 		if err := b.findProcessed(ctx); err != nil {
 			return err
@@ -129,7 +129,7 @@ func (b *batch) run(ctx context.Context) error {
 		seen[it.event.ID] = true
 		held := b.c.Ordered && it.outcome == parked
 		if it.waits = held; held {
-			b.held[it.event.Key] = true
+			b.held[it.event.Key] = unknown
 		}
 		switch {
 		case it.processed:
@@ -142,7 +142,7 @@ func (b *batch) run(ctx context.Context) error {
 		if it := &b.items[0]; it.outcome == pending {
 			failpoint.At(failpoint.DrainEscalate)
 			it.outcome, it.err = suspect, fmt.Errorf("taken out of its lane: %w", b.cause)
-			b.held[it.event.Key] = b.c.Ordered
+			b.hold(0)
 		}
 	}
 	c := newChunks(b)
@@ -189,46 +189,71 @@ func (b *batch) findProcessed(ctx context.Context) error {
 func (b *batch) late() bool { return time.Now().After(b.deadline) }
 
 // decide settles what needs no handler, and reports whether the item's handler is to run.
-func (b *batch) decide(it *item) bool {
+func (b *batch) decide(i int) bool {
+	it := &b.items[i]
 	switch {
 	case it.outcome != pending:
 		return false
-	case b.c.Ordered && b.held[it.event.Key]:
+	case b.isHeld(i):
 		it.outcome = parked
 	case it.early:
 		it.outcome = deferred
-		b.held[it.event.Key] = b.c.Ordered
+		b.hold(i)
 	case b.c.Kind == KindExternal:
 		it.outcome = external
-		b.held[it.event.Key] = b.c.Ordered
+		b.hold(i)
 	default:
 		return true
 	}
 	return false
 }
 
-// again has what comes after an item decided anew. A later event of a key may have failed before the statements of an earlier one
-// were sent: it must not hold the earlier one, which is run again.
-func (b *batch) again(after int) {
-	clear(b.held)
-	for i := range b.items {
-		it := &b.items[i]
-		switch it.outcome {
-		case failed, parked, external, deferred:
-			if i > after && !it.waits {
-				it.outcome, it.err = pending, nil
-				continue
-			}
-			b.held[it.event.Key] = b.c.Ordered
-		case suspect:
-			b.held[it.event.Key] = b.c.Ordered
+// isHeld reports whether the item comes after one that holds its key up. One that comes before may be run again after it: see again.
+func (b *batch) isHeld(i int) bool {
+	by, held := b.held[b.items[i].event.Key]
+	return held && by < i
+}
+
+// hold has the events of the item's key that come after it wait, also one that was run before it, and failed.
+func (b *batch) hold(i int) {
+	key := b.items[i].event.Key
+	by, held := b.held[key]
+	if !b.c.Ordered || held && by < i {
+		return
+	}
+	b.held[key] = i
+	for n := i + 1; held && n < len(b.items); n++ {
+		if it := &b.items[n]; it.event.Key == key && (it.outcome == failed || it.outcome == external || it.outcome == deferred) {
+			it.outcome, it.err = parked, nil
 		}
 	}
 }
 
-func (b *batch) fail(it *item, err error) {
-	it.outcome, it.err = failed, err
-	b.held[it.event.Key] = b.c.Ordered
+// again has what comes after an item decided anew: what had failed there may not fail after what is now to run before it.
+func (b *batch) again(after int) {
+	clear(b.held)
+	for i := range b.items {
+		it := &b.items[i]
+		switch {
+		case it.waits:
+			b.held[it.event.Key] = unknown
+		case it.outcome == suspect:
+			b.hold(i)
+		case it.outcome == failed || it.outcome == external || it.outcome == deferred:
+			if i > after {
+				it.outcome, it.err = pending, nil
+				continue
+			}
+			b.hold(i)
+		case it.outcome == parked && i > after:
+			it.outcome = pending
+		}
+	}
+}
+
+func (b *batch) fail(i int, err error) {
+	b.items[i].outcome, b.items[i].err = failed, err
+	b.hold(i)
 }
 
 // guard turns a panic of a handler into an error with its stack.

@@ -47,7 +47,7 @@ func newChunks(b *batch) *chunks {
 // leaves the last statements unsent, for them to travel with what ends the batch.
 func (c *chunks) handle(ctx context.Context) error {
 	for c.next < len(c.items) {
-		if !c.decide(&c.items[c.next]) {
+		if !c.decide(c.next) {
 			c.next++
 			continue
 		}
@@ -116,7 +116,7 @@ func (c *chunks) call(ctx context.Context) (again bool, err error) {
 		// Nothing of this one has left yet: it is as if it had not been.
 		c.tx.drop(queued)
 		c.tx.appended = c.tx.appended[:appended]
-		c.fail(&c.items[first], err)
+		c.fail(first, err)
 		return true, nil
 	}
 	if c.tx.sent == sent {
@@ -141,7 +141,7 @@ func (c *chunks) unit(first int) (members []int, next int) {
 	}
 	members = make([]int, 0, size)
 	for next = first; next < len(c.items) && len(members) < size && c.items[next].run == c.items[first].run; next++ {
-		if c.decide(&c.items[next]) {
+		if c.decide(next) {
 			c.items[next].chunk = c.open
 			members = append(members, next)
 		}
@@ -250,7 +250,7 @@ func (c *chunks) recover(ctx context.Context) error {
 	switch last := slices.Max(append(members, f.item)); {
 	case len(members) <= 1, known:
 		blamed = f.item
-		c.fail(&c.items[f.item], f.err)
+		c.fail(f.item, f.err)
 		if c.failures >= drainBlame {
 			c.soloTo = max(c.soloTo, last+1)
 		}

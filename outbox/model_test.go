@@ -41,13 +41,35 @@ func (w *world) failsNow(consumer string, n int) bool {
 	return w.fails[consumer][n]
 }
 
+// failSomehow fails at once, where its statement is sent, or where it is done with the others of its batch.
+func failSomehow(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+	switch e.Data.N % 3 {
+	case 0:
+		return errors.New("fails now")
+	case 1:
+		_, err := tx.Exec(ctx, `select 1/0`)
+		return err
+	}
+	outbox.Batch(ctx).Queue(`select 1/0`)
+	return nil
+}
+
+// effectSomehow sends the effect's statement, or has it done with the others of its batch.
+func effectSomehow(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+	if e.Data.N%4 == 0 {
+		return effect(ctx, tx, e)
+	}
+	outbox.Batch(ctx).Queue(`insert into effects (consumer, key, event_id, n) values ($1, $2, $3, $4)`, e.Consumer, e.Key, e.ID, e.Data.N)
+	return nil
+}
+
 // TestAgainstAModel lets producers, late commits, scheduled events, failing handlers, two relays, killed connections, rescues,
 // replays, dismissals, pauses and backfills happen in any order, and in the end everything works again: every effect has happened
 // once, in order per key, but for what was dismissed, and for the place of what was skipped, or run again. -model says for how long; a seed that failed is
 // replayed as rapid says (-rapid.seed).
 func TestAgainstAModel(t *testing.T) {
 	t.Parallel()
-	consumers := []string{"again", "ledger", "mail", "search", "skipper"}
+	consumers := []string{"again", "ledger", "mail", "report", "search", "skipper"}
 	steps := 0
 	t.Cleanup(func() { t.Logf("%d steps", steps) })
 	until := time.Now().Add(*modelTime)
@@ -65,9 +87,9 @@ func TestAgainstAModel(t *testing.T) {
 			reg := outbox.NewRegistry()
 			handle := func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
 				if w.failsNow(e.Consumer, e.Data.N) {
-					return errors.New("fails now")
+					return failSomehow(ctx, tx, e)
 				}
-				return effect(ctx, tx, e)
+				return effectSomehow(ctx, tx, e)
 			}
 			outbox.Handle(reg, "ledger", handle, outbox.On("note.*"), outbox.MaxAttempts(2))
 			outbox.Handle(reg, "again", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
@@ -80,6 +102,14 @@ func TestAgainstAModel(t *testing.T) {
 			}, outbox.On("note.*"), outbox.MaxAttempts(2))
 			outbox.Handle(reg, "search", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.Unordered())
 			outbox.Handle(reg, "skipper", handle, outbox.On("note.*"), outbox.MaxAttempts(2), outbox.OnDead(outbox.Skip))
+			outbox.HandleBatch(reg, "report", func(ctx context.Context, tx pgx.Tx, events []outbox.Received[note]) error {
+				for _, e := range events {
+					if err := handle(ctx, tx, e); err != nil {
+						return err
+					}
+				}
+				return nil
+			}, outbox.On("note.*"), outbox.MaxAttempts(2))
 			outbox.HandleExternal(reg, "mail", func(_ context.Context, e outbox.Received[note]) (func(context.Context, pgx.Tx) error, error) {
 				if w.failsNow(e.Consumer, e.Data.N) {
 					return nil, errors.New("fails now")

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -147,4 +148,40 @@ func TestLaterFailureHoldsNoEarlierEvent(t *testing.T) {
 	r.holds(`select count(*) = 2 from holds`)
 	r.holds(`select not exists (select from waiting)`)
 	r.agrees()
+}
+
+// TestLaterStatementFails: of two events of a key the statement of the second fails, by which time the first has run as well. It is
+// run again, and either stands, or fails this time and has the second wait.
+func TestLaterStatementFails(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		again   error
+		effects string
+		waiting int
+	}{
+		"and the first stands":                     {nil, `{1}`, 0},
+		"and the first fails when it is run again": {errors.New("not twice"), `{}`, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			runs := map[int]int{}
+			r := handled(t, func(ctx context.Context, _ pgx.Tx, e outbox.Received[note]) error {
+				switch runs[e.Data.N]++; {
+				case e.Data.N == 2:
+					outbox.Batch(ctx).Queue(`select 1 / $1::integer`, 0)
+				case runs[1] > 1:
+					return c.again
+				}
+				return nil
+			})
+			r.append("k", 1)
+			r.append("k", 2)
+			r.relay()
+			r.drain("c", "k")
+			r.holds(`select coalesce(array_agg(n order by i), '{}') = $1 from effects`, c.effects)
+			r.holds(`select array_agg(pos order by pos) = array(select pos from events where data->>'n' = $1) from holds`, strconv.Itoa(2-c.waiting))
+			r.holds(`select count(*) = $1 from waiting`, c.waiting)
+			r.agrees()
+		})
+	}
 }
