@@ -71,7 +71,7 @@ func playNoDedupe(ctx context.Context, s *stage) error {
 			return err
 		}
 		died, _ := slot.present()
-		if err := slot.arm(ctx, failpoint.DrainCommitBefore, 1, "kill"); err != nil {
+		if err := slot.arm(ctx, 1, "kill", failpoint.DrainCommitBefore); err != nil {
 			continue
 		}
 		select {

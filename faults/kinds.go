@@ -22,7 +22,7 @@ type kind struct {
 	long, short time.Duration
 	// weight is how often the kind is drawn in the long form, beside the first round, in which every kind has its turn.
 	weight int
-	// longOnly kinds are not in the short form.
+	// longOnly kinds are not in the short form, and have a stage each.
 	longOnly bool
 	do       func(ctx context.Context, s *stage, d time.Duration) (faults int, err error)
 }
@@ -59,13 +59,14 @@ var kinds = []kind{
 
 	{"backlog", "a backlog of 1,000,000, then normal traffic on top: nobody who writes feels it", alone, 0, 0, 0, true, backlog},
 	{"million-poisons", "a million poisoned events: bounded memory, only their own keys wait", alone, 0, 0, 0, true, millionPoisons},
+	{"soak", "all of these at random, two at once: memory stays flat, tables and indexes within twice their live size", alone, 20 * time.Minute, 0, 0, true, soak},
 }
 
-// of returns the kinds of a setting, those of the long form only where they are asked for.
-func of(where setting, long bool) []kind {
+// of returns the kinds of a setting that share a stage.
+func of(where setting) []kind {
 	var out []kind
 	for _, k := range kinds {
-		if k.in == where && (long || !k.longOnly) {
+		if k.in == where && !k.longOnly {
 			out = append(out, k)
 		}
 	}
@@ -74,6 +75,9 @@ func of(where setting, long bool) []kind {
 
 // lasts is for how long the kind hurts.
 func (k kind) lasts(s *stage) time.Duration {
+	if s.long && k.weight == 0 {
+		return k.long
+	}
 	if s.long {
 		// Between 2 s and the whole of it.
 		low := min(2*time.Second, k.long)

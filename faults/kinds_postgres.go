@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,32 +42,40 @@ func (s *stage) without(ctx context.Context, kind string, d time.Duration, end f
 // refuses asks every process for a while: each answer is a 503 that says when to come back, and comes in time.
 func (s *stage) refuses(ctx context.Context, kind string, d time.Duration) {
 	end := time.Now().Add(d)
-	for n := 0; time.Now().Before(end) || n < 2; n++ {
-		for _, slot := range s.slots {
-			api, _ := slot.addresses()
-			if api == "" {
-				continue
+	var asking sync.WaitGroup
+	for _, slot := range s.slots {
+		asking.Go(func() {
+			for n := 0; time.Now().Before(end) || n < 1; n++ {
+				s.refusesOnce(ctx, kind, slot)
+				if !sleep(ctx, 200*time.Millisecond) {
+					return
+				}
 			}
-			ctx, cancel := context.WithTimeout(ctx, requestTime)
-			status, retry, err := get(ctx, "http://"+api+"/v1/products")
-			cancel()
-			switch {
-			case errors.Is(err, context.DeadlineExceeded):
-				s.violations.add("%s: %s did not answer within %s", kind, slot.name, requestTime)
-			case err != nil: // it is on its way up, or was killed
-			case status == http.StatusServiceUnavailable && retry == "":
-				s.violations.add("%s: a 503 of %s has no Retry-After", kind, slot.name)
-			case status >= 500 && status != http.StatusServiceUnavailable:
-				s.violations.add("%s: %s answered %d", kind, slot.name, status)
-			case status == http.StatusServiceUnavailable:
-				s.mu.Lock()
-				s.refused++
-				s.mu.Unlock()
-			}
-		}
-		if !sleep(ctx, 200*time.Millisecond) {
-			return
-		}
+		})
+	}
+	asking.Wait()
+}
+
+func (s *stage) refusesOnce(ctx context.Context, kind string, slot *slot) {
+	api, _ := slot.addresses()
+	if api == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	status, retry, err := get(ctx, "http://"+api+"/v1/products")
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		s.violations.add("%s: %s did not answer within %s", kind, slot.name, requestTime)
+	case err != nil: // it is on its way up, or was killed
+	case status == http.StatusServiceUnavailable && retry == "":
+		s.violations.add("%s: a 503 of %s has no Retry-After", kind, slot.name)
+	case status >= 500 && status != http.StatusServiceUnavailable:
+		s.violations.add("%s: %s answered %d", kind, slot.name, status)
+	case status == http.StatusServiceUnavailable:
+		s.mu.Lock()
+		s.refused++
+		s.mu.Unlock()
 	}
 }
 
@@ -103,8 +112,8 @@ func postgresHangs(ctx context.Context, s *stage, d time.Duration) (int, error) 
 	if during > before+600 {
 		s.violations.add("postgres-hang: %d goroutines in all processes before, %d during", before, during)
 	}
-	if limit := 50*len(s.slots) + 50; conns > limit {
-		s.violations.add("postgres-hang: %d connections, with pools of 40 in %d processes", conns, len(s.slots))
+	if limit := (poolConns+10)*len(s.slots) + 50; conns > limit {
+		s.violations.add("postgres-hang: %d connections, with pools of %d in %d processes", conns, poolConns, len(s.slots))
 	}
 	return 1, s.resumes(ctx, "postgres-hang", afterCrash)
 }
@@ -171,9 +180,16 @@ func poolerRestarted(ctx context.Context, s *stage, d time.Duration) (int, error
 	return 1, s.resumes(ctx, "pooler-restart", afterCrash)
 }
 
+// snapshotRate is how much of the rate of effects there must be while there is an old snapshot.
+const snapshotRate = 0.6
+
 // longTransactions hold a snapshot, and an event that is not committed, for a long time.
 func longTransactions(ctx context.Context, s *stage, d time.Duration) (int, error) {
-	before, err := s.rate(ctx, 3*time.Second)
+	window := 3 * time.Second
+	if s.long {
+		window = 30 * time.Second
+	}
+	before, err := s.rate(ctx, window)
 	if err != nil {
 		return 0, err
 	}
@@ -197,11 +213,14 @@ func longTransactions(ctx context.Context, s *stage, d time.Duration) (int, erro
 		return 2, err
 	}
 	sleep(ctx, d)
-	during, err := s.rate(ctx, 3*time.Second)
+	during, err := s.rate(ctx, window)
 	if err != nil {
 		return 2, err
 	}
 	s.ratio("snapshot, rate during to before", during/max(before, 1))
+	if s.long && during < snapshotRate*before { // a short window says nothing
+		s.violations.add("snapshot: %.0f effects a second before, %.0f with an old snapshot", before, during)
+	}
 	if err := s.resumes(ctx, "snapshot", afterPostgres); err != nil {
 		return 2, err
 	}

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,176 +27,6 @@ func kill(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 		return 1, err
 	}
 	return 1, slot.awaitServe(ctx)
-}
-
-// killAtFailpoints has processes die at points of which every process is armed with all that are left. In the short form that is
-// each point there is; in the long form a few, those first at which fewest have died.
-func killAtFailpoints(ctx context.Context, s *stage, _ time.Duration) (int, error) {
-	points, bound := s.pointsDue(), 80*time.Second
-	if s.long {
-		points, bound = points[:2+s.rng.IntN(6)], 15*time.Second
-	}
-	hits := s.visit(ctx, points, bound)
-	if ctx.Err() != nil {
-		return hits, ctx.Err()
-	}
-	return hits, s.resumes(ctx, "failpoint", afterCrash)
-}
-
-// pointsDue are the points in the order in which they are due: first those that were hit least.
-func (s *stage) pointsDue() []failpoint.Point {
-	points := slices.Clone(failpoint.All())
-	s.rng.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slices.SortStableFunc(points, func(a, b failpoint.Point) int { return s.hits[string(a)] - s.hits[string(b)] })
-	return points
-}
-
-// visit arms all processes with all points until each has killed one, or the time is up. A process says in its last line where
-// it dies.
-func (s *stage) visit(ctx context.Context, points []failpoint.Point, bound time.Duration) (hits int) {
-	visiting, end := context.WithTimeout(ctx, bound)
-	defer end()
-	var mu sync.Mutex
-	left := map[failpoint.Point]bool{}
-	for _, p := range points {
-		left[p] = true
-	}
-	open := func() []failpoint.Point {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Collect(maps.Keys(left))
-	}
-	died := func(p failpoint.Point) {
-		mu.Lock()
-		defer mu.Unlock()
-		if left[p] {
-			hits++
-		}
-		if delete(left, p); len(left) == 0 {
-			end()
-		}
-		s.mu.Lock()
-		s.hits[string(p)]++
-		s.mu.Unlock()
-	}
-	var work sync.WaitGroup
-	for i, slot := range s.slots {
-		rng := rand.New(rand.NewPCG(s.seed, s.rng.Uint64()+uint64(i)))
-		work.Go(func() {
-			for visiting.Err() == nil {
-				s.dieAt(visiting, slot, rng, open(), died)
-			}
-			_ = slot.disarm(ctx)
-		})
-	}
-	work.Go(func() {
-		for round := 0; sleep(visiting, 700*time.Millisecond); round++ {
-			for _, p := range open() {
-				s.lead(visiting, p, round)
-			}
-		}
-	})
-	work.Wait()
-	s.errands.Wait()
-	if _, err := s.endCrashes(); err != nil {
-		s.violations.add("the crashes cannot be ended: %v", err)
-	}
-	if err := s.endQuarantine(ctx); err != nil {
-		s.violations.add("the quarantine cannot be ended: %v", err)
-	}
-	return hits
-}
-
-// dieAt arms a process and waits until it is dead.
-func (s *stage) dieAt(ctx context.Context, slot *slot, rng *rand.Rand, points []failpoint.Point, died func(failpoint.Point)) {
-	if slot.awaitServe(ctx) != nil {
-		return
-	}
-	ended, _ := slot.present()
-	from := slot.logSize()
-	for _, p := range points {
-		if slot.arm(ctx, p, 1+rng.IntN(2), "kill") != nil {
-			break // it died already
-		}
-	}
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		return
-	}
-	for line := range strings.Lines(tailOf(slot.logs, from)) {
-		if _, at, ok := strings.Cut(line, failpoint.DiesAt); ok {
-			died(failpoint.Point(strings.TrimSpace(at)))
-		}
-	}
-}
-
-// lead makes happen what passes a point that ordinary traffic does not pass, or not often.
-func (s *stage) lead(ctx context.Context, p failpoint.Point, round int) {
-	name := string(p)
-	is := func(prefixes ...string) bool {
-		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
-	}
-	at := s.slots[round%len(s.slots)]
-	switch {
-	case is("replay.", "dismiss."):
-		if round%3 > 0 {
-			return // one takes some seconds
-		}
-		s.errands.Go(func() { s.operateLetter(ctx, at, is("dismiss.")) })
-	case is("backfill."):
-		if round%5 > 0 {
-			return
-		}
-		s.errands.Go(func() {
-			_ = s.operate(ctx, at, "POST", "/admin/consumers/billing/backfill", `{"from":"beginning","reason":"the harness runs it again"}`)
-		})
-	case is("drain.park", "drain.hold", "drain.release", "deliver.fail"):
-		if round%4 == 0 {
-			key := fmt.Sprintf("parked%d", round)
-			_ = s.trouble(ctx, "fail", 1, key)
-			_ = s.trouble(ctx, "apply", 0, key)
-		}
-	case is("drain.next"):
-		for range 8 {
-			if round%10 != 1 {
-				break // they keep a worker for some seconds
-			}
-			_, _ = s.direct.Exec(ctx, `select faults.append('fault.trouble', 'slow', '{"do": "slow", "times": 1, "ms": 400}')`)
-		}
-	case is("drain.escalate", "drain.try"):
-		if round == 1 { // one of them kills eleven processes
-			_, _ = s.crash(ctx, 11)
-		}
-	case is("rescue."):
-		// As if the process that runs a delivery had died long ago.
-		_, _ = s.direct.Exec(ctx, `update river_job set attempted_at = attempted_at - interval '5 minutes' where kind = 'outbox_deliver' and state = 'running'`)
-	case is("reconcile."):
-		// A job that is gone, and a trigger that has not seen it go.
-		if round%5 == 0 {
-			_ = s.trouble(ctx, "fail", 2, fmt.Sprintf("lostjob%d", round))
-		}
-		_, _ = s.direct.Exec(ctx, `begin; set local session_replication_role = replica; delete from river_job where id in
-			(select id from river_job where kind = 'outbox_deliver' and state in ('retryable', 'scheduled', 'available') limit 1 for update skip locked); commit`)
-	case is("relay.lead"):
-		if round%8 == 7 {
-			if leader, err := s.leader(ctx); err == nil {
-				leader.kill()
-			}
-		}
-	case is("relay.due"):
-		_, _ = s.direct.Exec(ctx, "select outbox_append('fault.later', 'later', '{}', not_before => clock_timestamp() + interval '1 second')")
-	case is("relay.partitions"):
-		if round%10 == 0 {
-			s.dropAhead(ctx)
-		}
-	case is("relay.quarantine"):
-		s.quarantine(ctx)
-	case is("retention."):
-		s.age(ctx)
-	}
 }
 
 // trouble appends an event that hurts its consumer.
@@ -236,28 +63,6 @@ func (s *stage) endCrashes() (killed int, err error) {
 	return killed, err
 }
 
-// operateLetter makes a dead letter and replays it, or dismisses one of the shop's consumers, of which there are none by
-// themselves.
-func (s *stage) operateLetter(ctx context.Context, at *slot, dismiss bool) {
-	key := fmt.Sprintf("letter%d", time.Now().UnixNano())
-	if s.trouble(ctx, "permanent", 1, key) != nil {
-		return
-	}
-	var id int64
-	if until(ctx, 5*time.Second, "a dead letter", func() (ok bool) {
-		var err error
-		id, err = one[int64](ctx, s, "select coalesce(max(id), 0) from discarded_jobs where state = 'dead' and key = $1", key)
-		return err == nil && id > 0
-	}) != nil {
-		return
-	}
-	action := "replay"
-	if dismiss {
-		action = "dismiss"
-	}
-	_ = s.operate(ctx, at, "POST", fmt.Sprintf("/admin/dlq/%d/%s", id, action), `{"reason":"the harness"}`)
-}
-
 // zombies stops processes in the middle of their work, the leader among them, for longer than anybody waits for them, and lets them
 // go on.
 func zombies(ctx context.Context, s *stage, d time.Duration) (int, error) {
@@ -275,7 +80,7 @@ func zombies(ctx context.Context, s *stage, d time.Duration) (int, error) {
 		if slot != leader {
 			p, points = points[0], points[1:]
 		}
-		if err := slot.arm(ctx, p, 1, "stop"); err != nil {
+		if err := slot.arm(ctx, 1, "stop", p); err != nil {
 			return 0, err
 		}
 	}
@@ -389,6 +194,8 @@ func (s *stage) removeProcesses(extra []*slot) {
 		ends.Go(slot.close)
 	}
 	ends.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.slots = s.slots[:len(s.slots)-len(extra)]
 }
 

@@ -72,6 +72,7 @@ type options struct {
 	long   bool
 	keep   bool
 	said   io.Writer
+	kinds  []kind // all that there are, for those that are made of others
 }
 
 func main() {
@@ -160,7 +161,7 @@ func prepare(ctx context.Context, seed uint64, long bool, said io.Writer) (o *op
 		end(false)
 		return nil, nil, fmt.Errorf("build the service: %w", err)
 	}
-	return &options{dir: dir, binary: binary, seed: seed, long: long, said: said}, end, nil
+	return &options{dir: dir, binary: binary, seed: seed, long: long, said: said, kinds: kinds}, end, nil
 }
 
 var (

@@ -261,13 +261,23 @@ func (s *slot) pointsURL(path string) string {
 	return "http://" + cmp.Or(s.points, "127.0.0.1:1") + path
 }
 
-// arm lets the process kill or stop itself at the nth passage of a point from now.
-func (s *slot) arm(ctx context.Context, p failpoint.Point, nth int, do string) error {
-	q := url.Values{"point": {string(p)}, "nth": {strconv.Itoa(nth)}, "do": {do}}
-	return s.put(ctx, "/arm?"+q.Encode())
+// arm lets the process kill or stop itself at the nth passage of any of the points from now.
+func (s *slot) arm(ctx context.Context, nth int, do string, points ...failpoint.Point) error {
+	return s.put(ctx, "/arm?"+url.Values{"point": names(points), "nth": {strconv.Itoa(nth)}, "do": {do}}.Encode())
 }
 
-func (s *slot) disarm(ctx context.Context) error { return s.put(ctx, "/disarm") }
+// disarm takes orders back: those of the points, or all.
+func (s *slot) disarm(ctx context.Context, points ...failpoint.Point) error {
+	return s.put(ctx, "/disarm?"+url.Values{"point": names(points)}.Encode())
+}
+
+func names(points []failpoint.Point) []string {
+	out := make([]string, len(points))
+	for i, p := range points {
+		out[i] = string(p)
+	}
+	return out
+}
 
 func (s *slot) put(ctx context.Context, path string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.pointsURL(path), nil)

@@ -95,20 +95,20 @@ var engineClaims = []claim{
 // shopClaims hold of what customers did.
 var shopClaims = []claim{
 	{"an account has its event", `
-		select u.id::text from users u where not exists (select from events e where e.id = u.signup_event_id)`, lost},
+		select u.id::text from users u where not exists (select from faults.log e where e.id = u.signup_event_id)`, lost},
 	{"a sign-up has its account", `
-		select e.id::text from events e where e.type = 'user.signed_up' and not exists (select from users u where u.signup_event_id = e.id)`, lost},
+		select e.id::text from faults.log e where e.type = 'user.signed_up' and not exists (select from users u where u.signup_event_id = e.id)`, lost},
 	{"an account has its trial", `
 		select u.id::text from users u where not exists (select from subscriptions s where s.user_id = u.id)`, lost},
 	{"an order has its event", `
-		select o.id::text from orders o where not exists (select from events e where e.id = o.checkout_event_id)`, lost},
+		select o.id::text from orders o where not exists (select from faults.log e where e.id = o.checkout_event_id)`, lost},
 	{"a checkout has its order", `
-		select e.id::text from events e where e.type = 'cart.checked_out' and not exists (select from orders o where o.checkout_event_id = e.id)`, lost},
+		select e.id::text from faults.log e where e.type = 'cart.checked_out' and not exists (select from orders o where o.checkout_event_id = e.id)`, lost},
 	{"an order has come to an end", `select id::text || ' ' || status from orders where status = 'processing'`, stuck},
 	{"an order ended once", `
 		select data->>'order_id' from events where type in ('order.paid', 'order.payment_failed') group by 1 having count(*) > 1`, duplicated},
 	{"an order's end has its event", `
-		select o.id::text from orders o where not exists (select from events e where e.type in ('order.paid', 'order.payment_failed')
+		select o.id::text from orders o where not exists (select from faults.log e where e.type in ('order.paid', 'order.payment_failed')
 		and (e.data->>'order_id')::uuid = o.id)`, lost},
 	{"the history of a cart is whole", `
 		select cart_id::text from (select h.cart_id, array_agg(h.version order by h.applied_at, h.version) as got, count(*) as n from cart_history h group by 1) s
@@ -185,7 +185,7 @@ func loadJournal(ctx context.Context, conn *pgx.Conn, path string) (int, error) 
 	if err != nil {
 		return 0, fmt.Errorf("load the journal: %w", err)
 	}
-	if _, err := conn.Exec(ctx, `create index on faults.journal (event_id); create index on faults.effects (event_id, consumer);
+	if _, err := conn.Exec(ctx, `create index on faults.journal (event_id); 
 		create index if not exists faults_state_event on faults.state (event_id); analyze`); err != nil {
 		return 0, fmt.Errorf("prepare the proof: %w", err)
 	}

@@ -64,6 +64,9 @@ func (s *stage) probe(ctx context.Context, bound time.Duration) (time.Duration, 
 // resumes notes how long it takes from now until work goes on, and holds it to a bound.
 func (s *stage) resumes(ctx context.Context, kind string, bound time.Duration) error {
 	took, err := s.probe(ctx, max(3*bound, time.Minute))
+	if s.overlapping.Load() {
+		return err
+	}
 	s.mu.Lock()
 	s.slowest[kind] = max(s.slowest[kind], took)
 	s.mu.Unlock()
@@ -172,6 +175,9 @@ func (s *stage) judge(ctx context.Context) (verdict, error) {
 		v.Found = append(v.Found, "outbox check: "+out)
 	}
 	s.judgeLogs(&v)
+	if s.soaked {
+		return v, s.judgeSizes(ctx, conn)
+	}
 	return v, nil
 }
 

@@ -38,7 +38,7 @@ func newSchedule(c command) *schedule {
 		share float64
 	}{{alone, 0.7}, {pair, 0.1}, {pooled, 0.1}, {diskData, 0.05}, {diskWAL, 0.05}}
 	for _, part := range shares {
-		ks := wanted(of(part.where, c.Long))
+		ks := wanted(of(part.where))
 		if len(ks) == 0 {
 			continue
 		}
@@ -53,6 +53,11 @@ func newSchedule(c command) *schedule {
 			}
 		}
 		s.stages = append(s.stages, a)
+	}
+	for _, k := range wanted(kinds) {
+		if k.longOnly && (c.Long || len(c.Only) > 0) {
+			s.stages = append(s.stages, act{where: k.in, kinds: []kind{k}})
+		}
 	}
 	return s
 }
@@ -100,6 +105,7 @@ func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *
 	}
 	s.producers.troubles.Store(true)
 	for _, k := range a.kinds {
+		s.soaked = s.soaked || k.name == "soak"
 		if err := s.inject(ctx, k); err != nil {
 			return err
 		}

@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +34,7 @@ const (
 	adminToken = "harness:of-faults-only"
 	stripeKey  = "sk_test_of_faults_only"
 	processes  = 3
+	poolConns  = 16 // of a process
 )
 
 // setting is what a stage is played in.
@@ -81,19 +84,22 @@ type stage struct {
 	refused int                      // answers of 503 while there was no database
 	next    bool                     // processes are of the next build
 	keep    bool                     // the servers' data is left where it is
+	soaked  bool                     // the sizes of the tables are judged
 	began   time.Time
 
 	crashing []uuid.UUID // events that kill
 	control  string
 	errands  sync.WaitGroup // what a fault does in the background
-	closers  []func()
+	// overlapping: there may be a fault beside the one that waits for work to go on.
+	overlapping atomic.Bool
+	closers     []func()
 }
 
 // startStage builds an installation, and starts its load when withLoad is set.
 func startStage(ctx context.Context, o *options, where setting, n int, control string) (s *stage, err error) {
 	s = &stage{
 		options: o, setting: where, dir: filepath.Join(o.dir, fmt.Sprintf("%02d-%s", n, where)), control: control,
-		rng: rand.New(rand.NewPCG(o.seed, 1+uint64(n))), violations: &violations{},
+		rng: rand.New(&locked{source: rand.NewPCG(o.seed, 1+uint64(n))}), violations: &violations{},
 		faults: map[string]int{}, slowest: map[string]time.Duration{}, hits: map[string]int{}, ratios: map[string]float64{},
 		began: time.Now(),
 	}
@@ -124,8 +130,8 @@ func startStage(ctx context.Context, o *options, where setting, n int, control s
 	if _, err := s.direct.Exec(ctx, "update products set stock = 1000000000"); err != nil {
 		return s, err
 	}
-	if err := s.smallPartitions(ctx); err != nil {
-		return s, fmt.Errorf("partitions: %w", err)
+	if err := s.prepareLog(ctx); err != nil {
+		return s, fmt.Errorf("the log: %w", err)
 	}
 	for i := range processes {
 		if err := s.addProcess(i); err != nil {
@@ -186,14 +192,24 @@ func (s *stage) addProcess(i int) error {
 	s.apis = append(s.apis, front)
 	s.closes(front.Close)
 	slot := newSlot(fmt.Sprintf("process%d", i), s.binary, s.dir, s.environment(), front.SetTarget)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.slots = append(s.slots, slot)
 	return nil
+}
+
+// allSlots are the processes there are at present, for whoever does not hurt them.
+func (s *stage) allSlots() []*slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.slots)
 }
 
 // environment is that of a process of the service.
 func (s *stage) environment() map[string]string {
 	env := map[string]string{
-		"DATABASE_URL": s.serviceURL(), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
+		// Each connection costs the server, and a process that starts opens many: these are enough on a small machine.
+		"DATABASE_URL": fmt.Sprintf("%s&pool_max_conns=%d", s.serviceURL(), poolConns), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
 		"OUTBOX_ADMIN_TOKENS": adminToken, "OUTBOX_RETRY_BASE": "200ms", "OUTBOX_RETRY_MAX": "2s", "OUTBOX_MAX_ATTEMPTS": "12",
 		"SMTP_URL": s.mails.URL(), "OUTBOX_PAYMENTS": "stripe", "STRIPE_SECRET_KEY": stripeKey,
 		faultkit.EnvStripeURL: s.payments.URL(), faultkit.EnvOutsideURL: s.outside.URL(),

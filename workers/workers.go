@@ -110,7 +110,11 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	river.AddWorker(known, relay)
 	river.AddWorker(known, drain)
 	river.AddWorker(known, deliver)
-	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+	queues := []string{relayQueue}
+	for _, c := range reg.Consumers() {
+		queues = append(queues, outbox.DrainQueue(c.Name), outbox.DeliverQueue(c.Name))
+	}
+	client, err := river.NewClient(&driver{Driver: riverpgxv5.New(pool), queues: queues, log: cfg.Logger}, &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
 		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -19,8 +20,9 @@ import (
 
 // Serve listens on the address in EnvAddr, if that is set, until stop is called:
 //
-//	PUT /arm?point=NAME&nth=N&do=kill|stop   the N-th passage from now (1: the next) kills the process, or stops it, and disarms
-//	PUT /disarm                              takes every order back
+//	PUT /arm?point=NAME&nth=N&do=kill|stop   the N-th passage from now (1: the next) kills the process, or stops it, and disarms;
+//	                                         point may stand there several times
+//	PUT /disarm?point=NAME                   takes the point's order back, and without a point every order
 //	GET /state                               {"goroutines":N,"passages":{"relay.claim.before":12,…},"armed":["…"]}
 //
 // A point has one order at a time; the last one counts. Signals are SIGKILL and SIGSTOP, of the process to itself.
@@ -35,9 +37,12 @@ func Serve(log *slog.Logger) (stop func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /arm", arm)
-	mux.HandleFunc("PUT /disarm", func(http.ResponseWriter, *http.Request) {
-		for _, at := range places {
-			at.armed.Store(nil)
+	mux.HandleFunc("PUT /disarm", func(_ http.ResponseWriter, r *http.Request) {
+		only := r.URL.Query()["point"]
+		for p, at := range places {
+			if len(only) == 0 || slices.Contains(only, string(p)) {
+				at.armed.Store(nil)
+			}
 		}
 	})
 	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) {
@@ -65,16 +70,21 @@ func Serve(log *slog.Logger) (stop func(), err error) {
 
 func arm(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	at := places[Point(query.Get("point"))]
 	nth, err := strconv.ParseInt(query.Get("nth"), 10, 64)
 	signal := map[string]syscall.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP}[query.Get("do")]
-	if at == nil || err != nil || nth < 1 || signal == 0 {
+	known := len(query["point"]) > 0
+	for _, p := range query["point"] {
+		known = known && places[Point(p)] != nil
+	}
+	if !known || err != nil || nth < 1 || signal == 0 {
 		http.Error(w, "point must be one of GET /state, nth 1 or more, and do kill or stop", http.StatusBadRequest)
 		return
 	}
-	o := &order{signal: signal}
-	o.left.Store(nth)
-	at.armed.Store(o)
+	for _, p := range query["point"] {
+		o := &order{signal: signal}
+		o.left.Store(nth)
+		places[Point(p)].armed.Store(o)
+	}
 }
 
 type processState struct {

@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS faults.effects (
     pid integer NOT NULL DEFAULT pg_backend_pid()
 );
 
+CREATE INDEX IF NOT EXISTS effects_event_id_idx ON faults.effects (event_id);
+
 CREATE TABLE IF NOT EXISTS faults.switches (
     name text PRIMARY KEY,
     value text NOT NULL

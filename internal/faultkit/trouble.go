@@ -51,8 +51,10 @@ func registerTrouble(reg *outbox.Registry, deps Deps) {
 type trouble struct {
 	dir string
 
-	mu   sync.Mutex
-	runs map[uuid.UUID]int
+	mu     sync.Mutex
+	runs   map[uuid.UUID]int
+	on     bool      // the switch, as it was last
+	looked time.Time // when that was
 }
 
 func (t *trouble) handle(ctx context.Context, tx pgx.Tx, e outbox.Received[Payload]) error {
@@ -77,7 +79,7 @@ func (t *trouble) do(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.
 		return t.crash(e)
 	}
 	if e.Data.Do == Switched {
-		return switched(ctx, tx)
+		return t.switched(ctx, tx)
 	}
 	if !t.troubled(e) {
 		return nil
@@ -116,12 +118,17 @@ func (t *trouble) do(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.
 	return fmt.Errorf("trouble: there is no deed %q", e.Data.Do)
 }
 
-func switched(ctx context.Context, tx pgx.Tx) error {
-	var on bool
-	if err := tx.QueryRow(ctx, `select exists (select from faults.switches where name = 'poison')`).Scan(&on); err != nil {
-		return err
+// switched looks the switch up, and goes by that for a while: a million events ask.
+func (t *trouble) switched(ctx context.Context, tx pgx.Tx) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.looked) > time.Second {
+		if err := tx.QueryRow(ctx, `select exists (select from faults.switches where name = 'poison')`).Scan(&t.on); err != nil {
+			return err
+		}
+		t.looked = time.Now()
 	}
-	if on {
+	if t.on {
 		return outbox.Permanent(errors.New("trouble: the switch is on"))
 	}
 	return nil
