@@ -21,7 +21,7 @@ const (
 	// asyncStandby fails over to a standby that commits do not wait for. That is a way to run it, and what it costs is to be seen.
 	asyncStandby = "async-standby"
 
-	controlTime = 10 * time.Second
+	controlTime = 6 * time.Second
 )
 
 var controls = map[string]func(context.Context, *stage) error{

@@ -17,7 +17,7 @@ import (
 // killAtFailpoints has processes die at points of which every process is armed with all that are left. In the short form that is
 // each point there is; in the long form a few, those first at which fewest have died.
 func killAtFailpoints(ctx context.Context, s *stage, _ time.Duration) (int, error) {
-	points, bound := s.pointsDue(), 100*time.Second
+	points, bound := s.pointsDue(), 55*time.Second
 	if s.long {
 		points, bound = points[:2+s.rng.IntN(6)], 15*time.Second
 	}
@@ -101,8 +101,8 @@ func (s *stage) visit(ctx context.Context, points []failpoint.Point, bound time.
 	return hits
 }
 
-// share are the points that one of so many processes is to die at: its part of them, lest all die at the same ones; those that the
-// leader passes, which may be any; and, where its part is done, all.
+// share are the points that one of so many processes is to die at: its part of them, lest all die at the same ones; those that one
+// process passes, which may be any; and, where its part is done, all.
 func share(points []failpoint.Point, i, n int) []failpoint.Point {
 	own := slices.DeleteFunc(slices.Clone(points), func(p failpoint.Point) bool {
 		return slices.Index(failpoint.All(), p)%n != i
@@ -112,11 +112,24 @@ func share(points []failpoint.Point, i, n int) []failpoint.Point {
 	}
 	for _, p := range points {
 		part, _, _ := strings.Cut(string(p), ".")
-		if slices.Contains([]string{"relay", "rescue", "reconcile", "retention"}, part) && !slices.Contains(own, p) {
+		rare := slices.Contains([]string{"relay", "rescue", "reconcile", "retention"}, part) ||
+			slices.Contains([]failpoint.Point{failpoint.DrainEscalate, failpoint.DrainTry, failpoint.DrainTaken, failpoint.DrainNext}, p)
+		if rare && !slices.Contains(own, p) {
 			own = append(own, p)
 		}
 	}
 	return own
+}
+
+// armed are the processes with the one first that is to die at the first of the points with the prefix.
+func (s *stage) armed(points []failpoint.Point, prefix string) []*slot {
+	for i, p := range failpoint.All() {
+		if strings.HasPrefix(string(p), prefix) && slices.Contains(points, p) {
+			n := i % len(s.slots)
+			return append(slices.Clone(s.slots[n:]), s.slots[:n]...)
+		}
+	}
+	return s.slots
 }
 
 // dieAt arms a process, waits until it is dead, and returns where that was: nowhere, if it died of something else.
@@ -160,16 +173,16 @@ func (s *stage) lead(ctx context.Context, points []failpoint.Point, round int) {
 			return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(string(p), prefix) })
 		})
 	}
-	at := s.slots[round%len(s.slots)]
 	for _, action := range []string{"replay", "dismiss"} {
 		if among(2, action) {
 			_ = s.trouble(ctx, "permanent", 1, fmt.Sprintf("letter-%s%d", action, round))
-			s.errands.Go(func() { s.operateLetter(ctx, action) })
+			s.errands.Go(func() { s.operateLetter(ctx, s.armed(points, action), action) })
 		}
 	}
-	if among(4, "backfill.") {
+	// While a backfill runs, its consumer keeps the log: retention comes first, for a while.
+	if among(4, "backfill.") && (round > 60 || !among(1, "retention.partition")) {
 		s.errands.Go(func() {
-			_ = s.operate(ctx, at, "POST", "/admin/consumers/billing/backfill", `{"from":"beginning","reason":"the harness runs it again"}`)
+			_ = s.operate(ctx, s.armed(points, "backfill.")[0], "POST", "/admin/consumers/billing/backfill", `{"from":"beginning","reason":"the harness runs it again"}`)
 		})
 	}
 	if among(1, "drain.park", "drain.hold", "drain.release", "deliver.") {
@@ -224,13 +237,13 @@ func (s *stage) slow(ctx context.Context, key string, times, ms int) {
 	_, _ = s.direct.Exec(ctx, "select faults.append($1, $2, jsonb_build_object('do', 'slow', 'times', $3::int, 'ms', $4::int))", faultkit.Trouble, key, times, ms)
 }
 
-// operateLetter replays or dismisses a dead letter, where there is one and at the first process that does it.
-func (s *stage) operateLetter(ctx context.Context, action string) {
+// operateLetter replays or dismisses a dead letter, where there is one and at the first of the processes that does it.
+func (s *stage) operateLetter(ctx context.Context, at []*slot, action string) {
 	id, err := one[int64](ctx, s, "select coalesce(min(id), 0) from discarded_jobs where state = 'dead' and key like $1", "letter-"+action+"%")
 	if err != nil || id == 0 {
 		return
 	}
-	for _, slot := range s.slots {
+	for _, slot := range at {
 		if s.operate(ctx, slot, "POST", fmt.Sprintf("/admin/dlq/%d/%s", id, action), `{"reason":"the harness"}`) == nil {
 			return
 		}

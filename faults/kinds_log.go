@@ -18,7 +18,7 @@ func (s *stage) endQuarantine(ctx context.Context) error {
 
 // The first partition of the log is small, so that a run sees it go, and the others are few: each costs every new connection.
 const (
-	firstPartition = 5_000
+	firstPartition = 2_000
 	partitionSize  = 20_000
 )
 

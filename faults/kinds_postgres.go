@@ -185,7 +185,7 @@ const snapshotRate = 0.6
 
 // longTransactions hold a snapshot, and an event that is not committed, for a long time.
 func longTransactions(ctx context.Context, s *stage, d time.Duration) (int, error) {
-	window := 3 * time.Second
+	window := 2 * time.Second
 	if s.long {
 		window = 30 * time.Second
 	}

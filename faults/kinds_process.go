@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgoutbox/pgoutbox/faults/build"
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
@@ -72,6 +74,11 @@ func zombies(ctx context.Context, s *stage, d time.Duration) (int, error) {
 	}
 	points := []failpoint.Point{failpoint.DrainCommitBefore, failpoint.DeliverCommitBefore}
 	standing := s.slots[:processes]
+	defer func() {
+		for _, slot := range standing { // whatever went wrong
+			slot.signal(syscall.SIGCONT)
+		}
+	}()
 	for _, slot := range standing {
 		if err := slot.awaitServe(ctx); err != nil {
 			return 0, err
@@ -80,7 +87,8 @@ func zombies(ctx context.Context, s *stage, d time.Duration) (int, error) {
 		if slot != leader {
 			p, points = points[0], points[1:]
 		}
-		if err := slot.arm(ctx, 1, "stop", p); err != nil {
+		// It may stop before it has answered.
+		if err := slot.arm(ctx, 1, "stop", p); err != nil && !slot.standsStill() {
 			return 0, err
 		}
 	}
@@ -123,6 +131,7 @@ func crashLoop(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 		return 0, err
 	}
 	failed := until(ctx, 90*time.Second, "an event that kills is escalated unrun", func() bool {
+		s.bury(ctx) // that another leads in time is seen elsewhere
 		n, err := one[int](ctx, s, "select count(*) from delivery_log where consumer = 'trouble' and event_id = $1 and outcome = 'suspect'", id)
 		return err == nil && n > 0
 	})
@@ -217,11 +226,10 @@ func wrongClock(ctx context.Context, s *stage, d time.Duration) (int, error) {
 	}
 	for _, slot := range s.slots[2:] {
 		slot.rest()
+		defer slot.wake() // whatever goes wrong
 	}
-	for i, off := range offsets {
-		if err := s.slots[i].restart(ctx, map[string]string{build.EnvClock: fmt.Sprint(int(off.Seconds()))}); err != nil {
-			return i, err
-		}
+	if err := s.restartAt(ctx, offsets); err != nil {
+		return 0, err
 	}
 	key := fmt.Sprintf("clock%d", s.rng.IntN(1<<30))
 	for n := range 2 * len(offsets) {
@@ -242,16 +250,25 @@ func wrongClock(ctx context.Context, s *stage, d time.Duration) (int, error) {
 	for _, slot := range s.slots[2:] {
 		slot.wake()
 	}
-	for i := range offsets {
-		if err := s.slots[i].restart(ctx, map[string]string{build.EnvClock: "0"}); err != nil {
-			return i + 1, errors.Join(failed, err)
-		}
+	if err := s.restartAt(ctx, make([]time.Duration, len(offsets))); err != nil {
+		return len(offsets), errors.Join(failed, err)
 	}
 	now, err := s.kept(ctx)
 	if err == nil && now < kept {
 		s.violations.add("clock: %d rows were kept before, and %d after", kept, now)
 	}
 	return len(offsets), errors.Join(failed, err)
+}
+
+// restartAt starts the first processes anew with their clocks so far off.
+func (s *stage) restartAt(ctx context.Context, offsets []time.Duration) error {
+	all, ctx := errgroup.WithContext(ctx)
+	for i, off := range offsets {
+		all.Go(func() error {
+			return s.slots[i].restart(ctx, map[string]string{build.EnvClock: strconv.Itoa(int(off.Seconds()))})
+		})
+	}
+	return all.Wait()
 }
 
 // kept counts what nobody may clean up within the time of a run.

@@ -113,11 +113,17 @@ func (s *slot) runOnce() {
 		s.awaitServing(from, died)
 	}()
 	_ = cmd.Wait()
+	s.gone() // before anybody is told, who would take its addresses for those of the next
 	close(died)
 	<-served
+	s.gone()
+}
+
+// gone forgets the process.
+func (s *slot) gone() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.cmd, s.api, s.admin, s.points = nil, "", "", ""
-	s.mu.Unlock()
 }
 
 // awaitServing reads from the log where the process listens.

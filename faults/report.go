@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
@@ -12,6 +13,8 @@ import (
 
 // report is what a run has to say.
 type report struct {
+	mu sync.Mutex
+
 	Seed    uint64        `json:"seed"`
 	Took    time.Duration `json:"took_ns"`
 	Verdict verdict       `json:"verdict"`
@@ -34,6 +37,8 @@ func newReport(seed uint64) *report {
 }
 
 func (r *report) add(s *stage, v verdict, took time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.Took += took

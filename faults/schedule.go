@@ -7,12 +7,15 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // schedule is what is injected where, in which order. It comes from the seed alone.
 type schedule struct {
 	stages []act
 	rng    *rand.Rand
+	short  bool
 }
 
 // act is one stage of a run.
@@ -26,7 +29,7 @@ type act struct {
 // newSchedule plays each setting once, in an order drawn from the seed, for a share of the time. The short form takes the kinds in
 // their order.
 func newSchedule(c command) *schedule {
-	s := &schedule{rng: rand.New(rand.NewPCG(c.Seed, 0))}
+	s := &schedule{rng: rand.New(rand.NewPCG(c.Seed, 0)), short: c.Short}
 	wanted := func(ks []kind) []kind {
 		if len(c.Only) == 0 {
 			return ks
@@ -80,15 +83,33 @@ func (s *schedule) draw(ks []kind) kind {
 	return ks[0]
 }
 
-// runSchedule plays a schedule.
+// runSchedule plays a schedule, one stage after the other; those that follow the first of the short form, which wait most of the time, two
+// at once.
 func runSchedule(ctx context.Context, o *options, s *schedule) (*report, error) {
 	r := newReport(o.seed)
-	for n, a := range s.stages {
-		if err := playStage(ctx, o, s, a, n, r); err != nil {
-			return r, fmt.Errorf("stage %d, %s: %w", n+1, a.where, err)
+	play := func(ctx context.Context, n int) error {
+		if err := playStage(ctx, o, s, s.stages[n], n, r); err != nil {
+			return fmt.Errorf("stage %d, %s: %w", n+1, s.stages[n].where, err)
+		}
+		return nil
+	}
+	for n := range s.stages {
+		if n > 0 && s.short {
+			break
+		}
+		if err := play(ctx, n); err != nil {
+			return r, err
 		}
 	}
-	return r, nil
+	if !s.short {
+		return r, nil
+	}
+	rest, ctx := errgroup.WithContext(ctx)
+	rest.SetLimit(2)
+	for n := 1; n < len(s.stages); n++ {
+		rest.Go(func() error { return play(ctx, n) })
+	}
+	return r, rest.Wait()
 }
 
 func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *report) (err error) {
@@ -99,7 +120,8 @@ func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *
 	}
 	defer s.close()
 	o.say("stage %d: %s, %d processes\n", n+1, a.where, len(s.slots))
-	s.startLoad(ctx, 2, 3, s.pace())
+	customers, producers := s.load()
+	s.startLoad(ctx, customers, producers, s.pace())
 	if _, err := s.probe(ctx, afterCrash); err != nil {
 		return fmt.Errorf("before any fault: %w", err)
 	}
@@ -163,11 +185,19 @@ func total(faults map[string]int) int {
 	return n
 }
 
+// load is how many customers and producers there are at a time. A customer costs more: each hashes passwords.
+func (s *stage) load() (customers, producers int) {
+	if s.long {
+		return 2, 3
+	}
+	return 1, 2
+}
+
 // pace is the pause between two transactions of a raw producer. In the short form, and on a small machine, the load is there to be
 // hurt and not to hurt.
 func (s *stage) pace() time.Duration {
 	if s.long {
 		return 80 * time.Millisecond
 	}
-	return 250 * time.Millisecond
+	return 400 * time.Millisecond
 }

@@ -34,7 +34,7 @@ const (
 	adminToken = "harness:of-faults-only"
 	stripeKey  = "sk_test_of_faults_only"
 	processes  = 3
-	poolConns  = 16 // of a process
+	poolConns  = 10 // of a process
 )
 
 // setting is what a stage is played in.
@@ -96,10 +96,10 @@ type stage struct {
 }
 
 // startStage builds an installation, and starts its load when withLoad is set.
-func startStage(ctx context.Context, o *options, where setting, n int, control string) (s *stage, err error) {
+func startStage(ctx context.Context, o *options, where setting, number int, control string) (s *stage, err error) {
 	s = &stage{
-		options: o, setting: where, dir: filepath.Join(o.dir, fmt.Sprintf("%02d-%s", n, where)), control: control,
-		rng: rand.New(&locked{source: rand.NewPCG(o.seed, 1+uint64(n))}), violations: &violations{},
+		options: o, setting: where, dir: filepath.Join(o.dir, fmt.Sprintf("%02d-%s", number, where)), control: control,
+		rng: rand.New(&locked{source: rand.NewPCG(o.seed, 1+uint64(number))}), violations: &violations{},
 		faults: map[string]int{}, slowest: map[string]time.Duration{}, hits: map[string]int{}, ratios: map[string]float64{},
 		began: time.Now(),
 	}
@@ -133,7 +133,11 @@ func startStage(ctx context.Context, o *options, where setting, n int, control s
 	if err := s.prepareLog(ctx); err != nil {
 		return s, fmt.Errorf("the log: %w", err)
 	}
-	for i := range processes {
+	n := processes
+	if !s.long && where != alone {
+		n = 2
+	}
+	for i := range n {
 		if err := s.addProcess(i); err != nil {
 			return s, err
 		}

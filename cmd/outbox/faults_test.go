@@ -7,6 +7,7 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -199,4 +200,14 @@ func TestFaultControl(t *testing.T) {
 	p = f.start()
 	p.until("it is processed", f.holds(`select exists (select from processed_events where consumer = $1)`, faultkit.Ledger))
 	require.True(t, f.holds(`select count(*) = 2 and bool_and(consumer = $1) from faults.effects`, faultkit.Ledger)())
+}
+
+// freeAddr is an address that was free a moment ago, for a service that must come back at the same place.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := l.Addr().String()
+	require.NoError(t, l.Close())
+	return addr
 }
