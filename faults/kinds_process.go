@@ -226,8 +226,12 @@ func wrongClock(ctx context.Context, s *stage, d time.Duration) (int, error) {
 	}
 	for _, slot := range s.slots[2:] {
 		slot.rest()
-		defer slot.wake() // whatever goes wrong
 	}
+	defer func() {
+		for _, slot := range s.slots[2:] { // whatever goes wrong
+			slot.wake()
+		}
+	}()
 	if err := s.restartAt(ctx, offsets); err != nil {
 		return 0, err
 	}

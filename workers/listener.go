@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -18,6 +19,10 @@ const (
 	// relisten is how soon a lost LISTEN connection is tried for again, and relistenTime how long one try may take.
 	relisten     = 200 * time.Millisecond
 	relistenTime = 2 * time.Second
+	// lookAgain is how often queues are told once more after that, a lookEvery apart: the first look may have met a connection of the
+	// pool that the outage has broken, and River leaves it at that until the poll.
+	lookAgain = 2
+	lookEvery = time.Second
 )
 
 // driver is River's, with a listener that comes back by itself.
@@ -44,6 +49,8 @@ type listener struct {
 	connected bool
 	topics    []string
 	missed    []*riverdriver.Notification
+	looks     int // that are still to come, the next at lookAt
+	lookAt    time.Time
 }
 
 // Connect fails where nothing has been listened on yet, so that a database that is not there is seen at the start.
@@ -79,7 +86,7 @@ func (l *listener) Ping(ctx context.Context) error {
 
 func (l *listener) Close(ctx context.Context) error {
 	l.mu.Lock()
-	l.topics, l.missed = nil, nil
+	l.topics, l.missed, l.looks = nil, nil, 0
 	connected := l.connected
 	l.connected = false
 	l.mu.Unlock()
@@ -101,12 +108,31 @@ func (l *listener) WaitForNotification(ctx context.Context) (*riverdriver.Notifi
 			}
 			continue
 		}
-		n, err := l.Listener.WaitForNotification(ctx)
-		if err == nil || ctx.Err() != nil {
+		n, looks, err := l.wait(ctx)
+		switch {
+		case err == nil || ctx.Err() != nil:
 			return n, err
+		case looks:
+			l.missAll()
+		default:
+			l.lost(ctx, err)
 		}
-		l.lost(ctx, err)
 	}
+}
+
+// wait waits for what is sent, or until it is time for another look.
+func (l *listener) wait(ctx context.Context) (n *riverdriver.Notification, looks bool, err error) {
+	l.mu.Lock()
+	left, at := l.looks, l.lookAt
+	l.mu.Unlock()
+	if left == 0 {
+		n, err = l.Listener.WaitForNotification(ctx)
+		return n, false, err
+	}
+	waiting, cancel := context.WithDeadline(ctx, at)
+	defer cancel()
+	n, err = l.Listener.WaitForNotification(waiting)
+	return n, errors.Is(waiting.Err(), context.DeadlineExceeded), err
 }
 
 // again connects and listens on everything anew, unless ctx ends before.
@@ -133,7 +159,9 @@ func (l *listener) again(ctx context.Context) bool {
 			return true
 		}
 	}
-	l.set(true)
+	l.mu.Lock()
+	l.connected, l.looks = true, lookAgain+1
+	l.mu.Unlock()
 	l.missAll()
 	l.log.Info("listener: listens again")
 	return true
@@ -143,6 +171,7 @@ func (l *listener) again(ctx context.Context) bool {
 func (l *listener) missAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.looks, l.lookAt = l.looks-1, time.Now().Add(lookEvery)
 	if !slices.Contains(l.topics, insertTopic) {
 		return
 	}

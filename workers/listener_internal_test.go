@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,15 +37,16 @@ func TestListenerComesBack(t *testing.T) {
 		_, err := pool.Exec(ctx, `select pg_notify(current_schema() || '.' || $1, $2)`, topic, payload)
 		require.NoError(t, err)
 	}
-	for range 3 {
+	told := []string{insertTopic + ` {"queue":"a"}`, insertTopic + ` {"queue":"b"}`}
+	for range 2 {
 		notify(insertTopic, "sent")
 		require.Equal(t, insertTopic+" sent", next())
 		_, err := pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'LISTEN%'`)
 		require.NoError(t, err)
-		require.JSONEq(t, `{"queue":"a"}`, next()[len(insertTopic)+1:])
-		require.JSONEq(t, `{"queue":"b"}`, next()[len(insertTopic)+1:])
+		require.Equal(t, told, []string{next(), next()})
 		notify("river_control", "also")
 		require.Equal(t, "river_control also", next())
+		require.Equal(t, append(told, told...), []string{next(), next(), next(), next()})
 	}
 	// What finds it broken outside of a wait says nothing either.
 	_, err = pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'LISTEN%'`)
@@ -52,8 +54,7 @@ func TestListenerComesBack(t *testing.T) {
 	require.NoError(t, l.Ping(ctx))
 	require.NoError(t, l.Listen(ctx, "river_more"))
 	require.NoError(t, l.Unlisten(ctx, "river_control"))
-	require.Contains(t, next(), "a")
-	require.Contains(t, next(), "b")
+	require.Equal(t, slices.Concat(told, told, told), []string{next(), next(), next(), next(), next(), next()})
 	notify("river_control", "not this")
 	notify("river_more", "but this")
 	require.Equal(t, "river_more but this", next())
