@@ -72,7 +72,8 @@ type options struct {
 	long   bool
 	keep   bool
 	said   io.Writer
-	kinds  []kind // all that there are, for those that are made of others
+	kinds  []kind        // all that there are, for those that are made of others
+	lasts  time.Duration // of a soak that is not in the long form
 }
 
 func main() {
@@ -111,7 +112,7 @@ func (c command) run(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	o.keep = c.Keep
+	o.keep, o.lasts = c.Keep, c.For
 	defer func() {
 		if c.Keep || err != nil || !ok {
 			fmt.Println("kept:", o.dir)

@@ -30,6 +30,9 @@ const (
 // soak hurts at random, two ways at once, for a long time. Bounds do not hold for one fault in the middle of another; at the end
 // everything is healed and has to come right within its bound.
 func soak(ctx context.Context, s *stage, d time.Duration) (int, error) {
+	if !s.long {
+		d = s.lasts
+	}
 	s.overlapping.Store(true)
 	var faults atomic.Int64
 	var turn sync.RWMutex // held for writing by those that have the stage for themselves
