@@ -56,11 +56,7 @@ func backlog(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 	s.ratio("backlog, ingest p99 during to before", during.Seconds()/before.Seconds())
 	s.ratio("backlog, ms of ingest p99 during", float64(during.Microseconds())/1000)
 	s.ratio("backlog, events left when that was measured", float64(behind))
-	if err := until(ctx, pileTime, "the backlog is worked off", func() bool {
-		sleep(ctx, time.Second)
-		n, err := s.behind(ctx, consumers)
-		return err == nil && n < 1000
-	}); err != nil {
+	if err := s.caughtUp(ctx, "the backlog is worked off", consumers); err != nil {
 		return 1, err
 	}
 	s.note("backlog, until it was worked off", time.Since(began))
@@ -72,6 +68,15 @@ func backlog(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 func (s *stage) behind(ctx context.Context, consumers []string) (int64, error) {
 	return one[int64](ctx, s, `select coalesce(max(n), 0) from (select c.consumer, count(*) as n from cursors c join events e on e.lane = c.lane and e.pos > c.pos
 		where c.consumer = any($1) group by c.consumer) b`, consumers)
+}
+
+// caughtUp waits until the consumers have, but for what has just come, nothing ahead of their cursors.
+func (s *stage) caughtUp(ctx context.Context, what string, consumers []string) error {
+	return until(ctx, pileTime, what, func() bool {
+		sleep(ctx, time.Second)
+		n, err := s.behind(ctx, consumers)
+		return err == nil && n < 1000
+	})
 }
 
 // largest is the memory of the largest process, in bytes.
@@ -134,12 +139,7 @@ func millionPoisons(ctx context.Context, s *stage, _ time.Duration) (int, error)
 	if err := s.pile(ctx, million, 5000, faultkit.Trouble, `{"do": "switched"}`); err != nil {
 		return 0, err
 	}
-	trouble := []string{"trouble"}
-	if err := until(ctx, pileTime, "all that is poisoned is dead or waits", func() bool {
-		sleep(ctx, time.Second)
-		n, err := s.behind(ctx, trouble)
-		return err == nil && n < 1000
-	}); err != nil {
+	if err := s.caughtUp(ctx, "all that is poisoned is dead or waits", []string{"trouble"}); err != nil {
 		return 0, err
 	}
 	memory := s.largest()

@@ -251,9 +251,6 @@ func wrongClock(ctx context.Context, s *stage, d time.Duration) (int, error) {
 			break
 		}
 	}
-	for _, slot := range s.slots[2:] {
-		slot.wake()
-	}
 	if err := s.restartAt(ctx, make([]time.Duration, len(offsets))); err != nil {
 		return len(offsets), errors.Join(failed, err)
 	}

@@ -93,7 +93,6 @@ func mustJSON(data any) []byte {
 }
 
 func TestDataIsMeasuredAsPostgreSQLWritesIt(t *testing.T) {
-	long(t)
 	t.Parallel()
 	r := newRig(t, outbox.NewRegistry())
 	for name, data := range map[string]string{

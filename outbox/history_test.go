@@ -11,7 +11,6 @@ import (
 // What an event costs does not depend on how many came before it: no statement of the engine walks over what is done.
 // The planner knows nothing of the tables here, as after a restore or a bulk load.
 func TestHistoryIsNotReadAgain(t *testing.T) {
-	long(t)
 	t.Parallel()
 	reg := outbox.NewRegistry()
 	outbox.Handle(reg, "notes", effect, outbox.On("note.*"))

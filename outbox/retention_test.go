@@ -56,7 +56,6 @@ func (c *calendar) begun() int {
 // TestSixtyDays: partitions come and go, with a key held and an old letter in between; nothing that is needed goes, and what is
 // there does not grow.
 func TestSixtyDays(t *testing.T) {
-	long(t)
 	t.Parallel()
 	var broken atomic.Int64
 	reg := outbox.NewRegistry()
@@ -134,7 +133,6 @@ func (c *calendar) fill(days int) {
 }
 
 func TestRetentionKeepsWhatIsAhead(t *testing.T) {
-	long(t)
 	t.Parallel()
 	c := newCalendar(t, 50)
 	c.fill(4)
@@ -172,7 +170,6 @@ func TestRetentionKeepsWhatIsAhead(t *testing.T) {
 
 // Somebody reads a partition that is to go: it is left for the next time, and those who work are not kept waiting for long.
 func TestRetentionWaitsForNobody(t *testing.T) {
-	long(t)
 	t.Parallel()
 	c := newCalendar(t, 50)
 	reader, err := c.pool.Begin(t.Context())
@@ -193,7 +190,6 @@ func TestRetentionWaitsForNobody(t *testing.T) {
 
 // The floor is raised only when nobody is about to begin below it.
 func TestFloorWaitsForWhoBeginsBelowIt(t *testing.T) {
-	long(t)
 	t.Parallel()
 	c := newCalendar(t, 50)
 	c.fill(4)

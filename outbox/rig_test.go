@@ -53,14 +53,6 @@ func newRigOn(t testing.TB, pool *pgxpool.Pool, reg *outbox.Registry, cfg outbox
 	return r
 }
 
-// long is for tests that write much and in which nothing happens at once: -short leaves them out.
-func long(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("long")
-	}
-}
-
 // effect writes into a table without a unique key: a doubled effect shows.
 func effect(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
 	_, err := tx.Exec(ctx, `insert into effects (consumer, key, event_id, n) values ($1, $2, $3, $4)`, e.Consumer, e.Key, e.ID, e.Data.N)

@@ -129,7 +129,6 @@ func TestAppendInASet(t *testing.T) {
 
 // TestBatchIsCutAtTheSizeOfItsData: what is left out is the next one's.
 func TestBatchIsCutAtTheSizeOfItsData(t *testing.T) {
-	long(t)
 	t.Parallel()
 	r, sizes := sets(t, func(int) error { return nil })
 	r.exec(`select outbox_append('note.taken', 'k', jsonb_build_object('n', n, 'pad', repeat('x', 1000000))) from generate_series(0, 19) n`)

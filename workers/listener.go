@@ -2,11 +2,11 @@ package workers
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,21 +19,25 @@ const (
 	// relisten is how soon a lost LISTEN connection is tried for again, and relistenTime how long one try may take.
 	relisten     = 200 * time.Millisecond
 	relistenTime = 2 * time.Second
-	// lookAgain is how often queues are told once more after that, a lookEvery apart: the first look may have met a connection of the
-	// pool that the outage has broken, and River leaves it at that until the poll.
-	lookAgain = 2
-	lookEvery = time.Second
 )
 
 // driver is River's, with a listener that comes back by itself.
 type driver struct {
 	riverdriver.Driver[pgx.Tx]
-	queues []string
-	log    *slog.Logger
+	inserts []*riverdriver.Notification // one for each queue
+	log     *slog.Logger
+}
+
+func newDriver(of riverdriver.Driver[pgx.Tx], queues []string, log *slog.Logger) *driver {
+	d := &driver{Driver: of, log: log}
+	for _, queue := range queues {
+		d.inserts = append(d.inserts, &riverdriver.Notification{Topic: insertTopic, Payload: fmt.Sprintf(`{"queue":%q}`, queue)})
+	}
+	return d
 }
 
 func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {
-	return &listener{Listener: d.Driver.GetListener(params), queues: d.queues, log: d.log}
+	return &listener{Listener: d.Driver.GetListener(params), driver: d}
 }
 
 // listener is connected again as soon as the database can be reached, and then has every queue look for what it was not told of. River
@@ -42,15 +46,12 @@ func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdrive
 // As River does it, one goroutine at a time uses it.
 type listener struct {
 	riverdriver.Listener
-	queues []string
-	log    *slog.Logger
+	driver *driver
 
+	connected atomic.Bool
 	mu        sync.Mutex // of what follows; it is not held over what waits
-	connected bool
 	topics    []string
 	missed    []*riverdriver.Notification
-	looks     int // that are still to come, the next at lookAt
-	lookAt    time.Time
 }
 
 // Connect fails where nothing has been listened on yet, so that a database that is not there is seen at the start.
@@ -58,7 +59,7 @@ func (l *listener) Connect(ctx context.Context) error {
 	if err := l.Listener.Connect(ctx); err != nil {
 		return err
 	}
-	l.set(true)
+	l.connected.Store(true)
 	return nil
 }
 
@@ -86,11 +87,9 @@ func (l *listener) Ping(ctx context.Context) error {
 
 func (l *listener) Close(ctx context.Context) error {
 	l.mu.Lock()
-	l.topics, l.missed, l.looks = nil, nil, 0
-	connected := l.connected
-	l.connected = false
+	l.topics, l.missed = nil, nil
 	l.mu.Unlock()
-	if !connected {
+	if !l.connected.Swap(false) {
 		return nil
 	}
 	return l.Listener.Close(ctx)
@@ -102,37 +101,18 @@ func (l *listener) WaitForNotification(ctx context.Context) (*riverdriver.Notifi
 		if n := l.told(); n != nil {
 			return n, nil
 		}
-		if !l.isConnected() {
+		if !l.connected.Load() {
 			if !l.again(ctx) {
 				return nil, ctx.Err()
 			}
 			continue
 		}
-		n, looks, err := l.wait(ctx)
-		switch {
-		case err == nil || ctx.Err() != nil:
+		n, err := l.Listener.WaitForNotification(ctx)
+		if err == nil || ctx.Err() != nil {
 			return n, err
-		case looks:
-			l.missAll()
-		default:
-			l.lost(ctx, err)
 		}
+		l.lost(ctx, err)
 	}
-}
-
-// wait waits for what is sent, or until it is time for another look.
-func (l *listener) wait(ctx context.Context) (n *riverdriver.Notification, looks bool, err error) {
-	l.mu.Lock()
-	left, at := l.looks, l.lookAt
-	l.mu.Unlock()
-	if left == 0 {
-		n, err = l.Listener.WaitForNotification(ctx)
-		return n, false, err
-	}
-	waiting, cancel := context.WithDeadline(ctx, at)
-	defer cancel()
-	n, err = l.Listener.WaitForNotification(waiting)
-	return n, errors.Is(waiting.Err(), context.DeadlineExceeded), err
 }
 
 // again connects and listens on everything anew, unless ctx ends before.
@@ -159,31 +139,14 @@ func (l *listener) again(ctx context.Context) bool {
 			return true
 		}
 	}
-	l.mu.Lock()
-	l.connected, l.looks = true, lookAgain+1
-	l.mu.Unlock()
-	l.missAll()
-	l.log.Info("listener: listens again")
+	l.connected.Store(true)
+	if slices.Contains(topics, insertTopic) {
+		l.mu.Lock()
+		l.missed = slices.Clone(l.driver.inserts)
+		l.mu.Unlock()
+	}
+	l.driver.log.Info("listener: listens again")
 	return true
-}
-
-// missAll has every queue told that there may be jobs.
-func (l *listener) missAll() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.looks, l.lookAt = l.looks-1, time.Now().Add(lookEvery)
-	if !slices.Contains(l.topics, insertTopic) {
-		return
-	}
-	for _, queue := range l.queues {
-		payload, err := json.Marshal(struct {
-			Queue string `json:"queue"`
-		}{queue})
-		if err != nil {
-			continue // a string can be encoded
-		}
-		l.missed = append(l.missed, &riverdriver.Notification{Topic: insertTopic, Payload: string(payload)})
-	}
 }
 
 // told takes one of the notifications that nobody sent.
@@ -200,7 +163,7 @@ func (l *listener) told() *riverdriver.Notification {
 
 // use does something with the connection, where there is one.
 func (l *listener) use(ctx context.Context, do func() error) {
-	if !l.isConnected() {
+	if !l.connected.Load() {
 		return
 	}
 	if err := do(); err != nil && ctx.Err() == nil {
@@ -209,21 +172,9 @@ func (l *listener) use(ctx context.Context, do func() error) {
 }
 
 func (l *listener) lost(ctx context.Context, err error) {
-	l.set(false)
+	l.connected.Store(false)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = l.Listener.Close(closing) // it is broken
-	l.log.Warn("listener: the connection is lost, and tried for again", "error", err)
-}
-
-func (l *listener) set(connected bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.connected = connected
-}
-
-func (l *listener) isConnected() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.connected
+	l.driver.log.Warn("listener: the connection is lost, and tried for again", "error", err)
 }

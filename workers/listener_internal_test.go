@@ -3,7 +3,6 @@ package workers
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"testing"
 	"time"
 
@@ -23,7 +22,7 @@ func TestListenerComesBack(t *testing.T) {
 	pool, err := pgxpool.New(ctx, testdb.New(t))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	d := &driver{Driver: riverpgxv5.New(pool), queues: []string{"a", "b"}, log: slog.New(slog.DiscardHandler)}
+	d := newDriver(riverpgxv5.New(pool), []string{"a", "b"}, slog.New(slog.DiscardHandler))
 	l := d.GetListener(&riverdriver.GetListenenerParams{})
 	require.NoError(t, l.Connect(ctx))
 	require.NoError(t, l.Listen(ctx, insertTopic))
@@ -46,7 +45,6 @@ func TestListenerComesBack(t *testing.T) {
 		require.Equal(t, told, []string{next(), next()})
 		notify("river_control", "also")
 		require.Equal(t, "river_control also", next())
-		require.Equal(t, append(told, told...), []string{next(), next(), next(), next()})
 	}
 	// What finds it broken outside of a wait says nothing either.
 	_, err = pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'LISTEN%'`)
@@ -54,7 +52,7 @@ func TestListenerComesBack(t *testing.T) {
 	require.NoError(t, l.Ping(ctx))
 	require.NoError(t, l.Listen(ctx, "river_more"))
 	require.NoError(t, l.Unlisten(ctx, "river_control"))
-	require.Equal(t, slices.Concat(told, told, told), []string{next(), next(), next(), next(), next(), next()})
+	require.Equal(t, told, []string{next(), next()})
 	notify("river_control", "not this")
 	notify("river_more", "but this")
 	require.Equal(t, "river_more but this", next())
