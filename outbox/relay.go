@@ -25,6 +25,8 @@ const (
 	relayPollMin = 10 * time.Millisecond
 	relayPollMax = 100 * time.Millisecond
 	relayBeat    = time.Second
+	// relayPauseMax is how long it waits at most before it tries again what failed: as long, events wait when the database is back.
+	relayPauseMax = 250 * time.Millisecond
 	// RelayDeadAfter is how long a relay may be silent before another is started beside it.
 	RelayDeadAfter = 4 * time.Second
 )
@@ -69,7 +71,7 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			if pause == 0 {
 				e.log.Error("relay: will try again", "error", err)
 			}
-			pause = min(max(2*pause, 50*time.Millisecond), time.Second)
+			pause = min(max(2*pause, 50*time.Millisecond), relayPauseMax)
 		default:
 			if pause > 0 {
 				e.log.Info("relay: works again")
