@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -24,4 +27,24 @@ func TestGate(t *testing.T) {
 	for range connectFree {
 		require.NoError(t, g.before(soon, nil))
 	}
+}
+
+// Those that wait for a turn when the gate opens go at once.
+func TestGateOpensForAllWhoWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		for range connectFree + 1 {
+			require.NoError(t, g.before(t.Context(), nil))
+		}
+		var waiting sync.WaitGroup
+		for range 20 {
+			waiting.Go(func() { assert.NoError(t, g.before(t.Context(), nil)) })
+		}
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, g.after(t.Context(), nil))
+		waiting.Wait()
+		require.Zero(t, time.Since(began), "the last one's turn would have been four seconds later")
+	})
 }
