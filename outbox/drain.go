@@ -327,9 +327,11 @@ func (b *batch) release(ctx context.Context, limit int) error {
 	}
 	// Also of a consumer that is not ordered: it may have been, and what waited then would wait for ever.
 	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	share := max(drainChunk, limit/max(1, len(keys))+1)
 	reads := &pgx.Batch{}
 	reads.Queue(outboxdb.EngineTakesBack)
-	reads.Queue(b.schema.sql(outboxdb.DrainWaiting), b.c.Name, slices.Compact(keys), int32(limit)).
+	reads.Queue(b.schema.sql(outboxdb.DrainWaiting), keys, b.c.Name, int32(share), int32(limit)).
 		Query(func(rows pgx.Rows) (err error) {
 			b.items, b.cut, err = scanItems(rows, limit)
 			return err

@@ -26,7 +26,7 @@ func TestPlansMadeOnNewTablesAreGoodForFullOnes(t *testing.T) {
 		"HoldDelete":       {outboxdb.HoldDelete, `holds i\n +Index Cond: .*consumer = .*event_id = `},
 		"EventForDelivery": {outboxdb.EventForDelivery, `holds h\n +Index Cond: .*consumer = .*event_id = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
 		"WaitingDelete":    {outboxdb.WaitingDelete, `waiting i\n +Index Cond: .*consumer = .*key = .*pos = `},
-		"DrainWaiting":     {outboxdb.DrainWaiting, `waiting w\n +Index Cond: .*consumer = .*key = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
+		"DrainWaiting":     {outboxdb.DrainWaiting, `waiting i\n +Index Cond: .*consumer = .*key = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
 		"DrainSettled":     {outboxdb.DrainSettled, `holds\n +Index Cond: .*lane = .*consumer .*= `},
 		"DrainPending":     {outboxdb.DrainPending, `events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DrainWindow":      {outboxdb.DrainWindow, `events(?s:.*)Index Cond: .*lane = .*pos > `},
@@ -42,6 +42,39 @@ func TestPlansMadeOnNewTablesAreGoodForFullOnes(t *testing.T) {
 			require.Regexp(t, c.cond, plan)
 		})
 	}
+}
+
+// With much waiting behind settled holds, a batch of what is released reads no more of it than it takes, and asks the log for each
+// event by its place.
+func TestReleaseReadsWhatItTakes(t *testing.T) {
+	t.Parallel()
+	pool := testdb.Pool(t)
+	for _, sql := range []string{
+		`insert into events (pos, seq, id, type, key, lane, data, correlation_id, source, schema_version, occurred_at)
+			select i, i, gen_random_uuid(), 'a.b', 'key' || i % 20, i % 64, '{}', 'c', '', 1, now() from generate_series(1, 20000) i`,
+		`insert into waiting (consumer, key, pos, event_id, lane) select 'c', key, pos, id, lane from events`,
+		`analyze events`, `analyze waiting`,
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	plan := planOf(t, pool.Config().ConnString(), outboxdb.DrainWaiting)
+	require.NotRegexp(t, `Hash Join|Merge Join|Gather`, plan)
+
+	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), outboxdb.EngineBounds, "30s", "10s")
+		require.NoError(t, err)
+		rows, err := tx.Query(t.Context(), outboxdb.DrainWaiting, []string{"key3", "key7", "key11"}, "c", 40, 100)
+		require.NoError(t, err)
+		rows.Close()
+		require.Equal(t, int64(100), rows.CommandTag().RowsAffected())
+		var waiting, log int64
+		require.NoError(t, tx.QueryRow(t.Context(), `select sum(idx_tup_fetch) filter (where relname = 'waiting'),
+			sum(idx_tup_fetch) filter (where relname like 'events%') from pg_stat_xact_user_tables`).Scan(&waiting, &log))
+		require.Equal(t, int64(3*40), waiting)
+		require.Equal(t, int64(100), log)
+		return nil
+	}))
 }
 
 var parameter = regexp.MustCompile(`\$(\d+)`)

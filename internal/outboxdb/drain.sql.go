@@ -357,15 +357,20 @@ const DrainWaiting = `-- name: DrainWaiting :many
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at, (CASE WHEN e.not_before > clock_timestamp() THEN 3 ELSE 0 END)::integer AS held,
        coalesce(w.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
-  FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
+  FROM (SELECT f.pos, f.lane, f.run
+          FROM (SELECT unnest($1::text[]) AS key) k
+          CROSS JOIN LATERAL (SELECT i.pos, i.lane, i.run FROM /*schema*/waiting i
+                               WHERE i.consumer = $2 AND i.key = k.key ORDER BY i.pos LIMIT $3) f
+         ORDER BY f.pos LIMIT $4) w
+  CROSS JOIN LATERAL (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at, not_before FROM /*schema*/events l WHERE l.lane = w.lane AND l.pos = w.pos OFFSET 0) e
   LEFT JOIN /*schema*/runs b ON b.id = w.run
- WHERE w.consumer = $1 AND w.key = ANY ($2::text[])
- ORDER BY w.pos LIMIT $3
+ ORDER BY w.pos
 `
 
 type DrainWaitingParams struct {
-	Consumer string
 	Keys     []string
+	Consumer string
+	Share    int32
 	Batch    int32
 }
 
@@ -387,8 +392,16 @@ type DrainWaitingRow struct {
 	Muted         bool
 }
 
+// Of each key its first few, so that no more is read than is run however much waits behind it; which rows is settled before the log
+// is asked for them, one by one. The planner does not know how few keys there are, and of a join of both makes a walk through the
+// whole log.
 func (q *Queries) DrainWaiting(ctx context.Context, db DBTX, arg DrainWaitingParams) ([]DrainWaitingRow, error) {
-	rows, err := db.Query(ctx, DrainWaiting, arg.Consumer, arg.Keys, arg.Batch)
+	rows, err := db.Query(ctx, DrainWaiting,
+		arg.Keys,
+		arg.Consumer,
+		arg.Share,
+		arg.Batch,
+	)
 	if err != nil {
 		return nil, err
 	}

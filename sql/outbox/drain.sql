@@ -139,13 +139,20 @@ SELECT event_id, key FROM /*schema*/holds
    AND consumer || '' = @consumer AND lane = @lane AND settled_at IS NOT NULL ORDER BY pos LIMIT @batch;
 
 -- name: DrainWaiting :many
+-- Of each key its first few, so that no more is read than is run however much waits behind it; which rows is settled before the log
+-- is asked for them, one by one. The planner does not know how few keys there are, and of a join of both makes a walk through the
+-- whole log.
 SELECT e.pos, e.id, e.type, e.key, e.lane, e.data, e.correlation_id, e.causation_id, e.traceparent, e.source,
        e.schema_version, e.occurred_at, (CASE WHEN e.not_before > clock_timestamp() THEN 3 ELSE 0 END)::integer AS held,
        coalesce(w.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
-  FROM /*schema*/waiting w JOIN /*schema*/events e ON e.lane = w.lane AND e.pos = w.pos
+  FROM (SELECT f.pos, f.lane, f.run
+          FROM (SELECT unnest(@keys::text[]) AS key) k
+          CROSS JOIN LATERAL (SELECT i.pos, i.lane, i.run FROM /*schema*/waiting i
+                               WHERE i.consumer = @consumer AND i.key = k.key ORDER BY i.pos LIMIT @share) f
+         ORDER BY f.pos LIMIT @batch) w
+  CROSS JOIN LATERAL (SELECT * FROM /*schema*/events l WHERE l.lane = w.lane AND l.pos = w.pos OFFSET 0) e
   LEFT JOIN /*schema*/runs b ON b.id = w.run
- WHERE w.consumer = @consumer AND w.key = ANY (@keys::text[])
- ORDER BY w.pos LIMIT @batch;
+ ORDER BY w.pos;
 
 -- name: DrainProcessed :many
 -- Which of the events were dealt with before, or are held themselves.
