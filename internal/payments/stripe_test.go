@@ -147,14 +147,18 @@ func TestStripeTimeoutIsUnknown(t *testing.T) {
 	t.Parallel()
 	fake, stripe := startFake(t)
 	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan struct{})
 	fake.setFault(func(_ http.ResponseWriter, _ string, done bool) bool {
 		if done {
-			cancel() // the caller gives up when the work is done and the answer is on its way
+			cancel() // the caller gives up when the work is done; the answer comes too late
+			<-gone
 		}
 		return done
 	})
 	var unknown *payments.UnknownError
-	if _, err := stripe.Create(ctx, params("pm_card_visa")); !errors.As(err, &unknown) || !errors.Is(err, context.Canceled) {
+	_, err := stripe.Create(ctx, params("pm_card_visa"))
+	close(gone)
+	if !errors.As(err, &unknown) || !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %#v", err)
 	}
 
