@@ -59,22 +59,11 @@ func backlog(ctx context.Context, e *env) ([]float64, error) {
 	return []float64{rss, endOverStart(samples, float64(total)), rate}, nil
 }
 
-// endOverStart is the rate over the last two fifths against that over the second and third: the first has the start-up in it.
-// Each is a median of slices. Autovacuum passes over all tables once a minute, for about a quarter of it: in a sum it
-// tells where in the run its pass happened to fall, and what slows the service down for good is in every slice.
+// endOverStart is the rate over the last fifth against that over the second: the first has the start-up in it.
 func endOverStart(samples []sample, total float64) float64 {
-	return sliceTime(samples, total/5, total*3/5) / sliceTime(samples, total*3/5, total)
-}
-
-// sliceTime is how long the median of the slices took in which so much was done.
-func sliceTime(samples []sample, from, to float64) float64 {
-	const slices = 9
-	times := make([]float64, slices)
-	for i := range times {
-		begun := when(samples, from+(to-from)*float64(i)/slices)
-		times[i] = (when(samples, from+(to-from)*float64(i+1)/slices) - begun).Seconds()
-	}
-	return median(times)
+	second := when(samples, total*2/5) - when(samples, total/5)
+	last := when(samples, total) - when(samples, total*4/5)
+	return second.Seconds() / last.Seconds()
 }
 
 // when so many were done, between two samples.

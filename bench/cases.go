@@ -127,7 +127,7 @@ var measurements = []measurement{
 	{
 		gives: []figure{
 			{"backlog/rss", "MiB", "peak memory of a service with three consumers that works off a backlog"},
-			{"backlog/end-over-start", "ratio", "its rate in the last two fifths against that in the second and third, medians of slices"},
+			{"backlog/end-over-start", "ratio", "its rate over the last fifth against that over the second"},
 			{"backlog/rate", deliveriesPer, "its rate over all"},
 		},
 		on: withOutbox, once: true, run: backlog,

@@ -24,9 +24,7 @@ var (
 const (
 	memoryGrowth = 1.5 // of the largest process, the last quarter of the time to the first
 	sizeBound    = 2.0 // of tables and indexes, to what they take when written anew
-	// sizeLeast is what a table may have in any case: autovacuum looks once a minute, and a queue that is nearly empty takes as much as what
-	// went through it in that minute. Twice as much is for all tables together.
-	sizeLeast = 32 << 20
+	sizeLeast    = 16 << 20
 )
 
 // soak hurts at random, two ways at once, for a long time. Bounds do not hold for one fault in the middle of another; at the end
@@ -159,7 +157,7 @@ func (s *stage) judgeSizes(ctx context.Context, conn *pgx.Conn) error {
 	}
 	s.ratio("soak, MiB of all tables and indexes", float64(was)/(1<<20))
 	s.ratio("soak, the same to their size when written anew", float64(was)/float64(is))
-	if was > 2*sizeLeast && float64(was) > sizeBound*float64(is) {
+	if float64(was) > sizeBound*float64(is) {
 		s.violations.add("soak: tables and indexes take %d MiB, and %d when they are written anew", was>>20, is>>20)
 	}
 	return nil
