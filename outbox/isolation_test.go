@@ -27,7 +27,8 @@ func TestEngineSaysItsIsolationAndBoundsItself(t *testing.T) {
 			require.NoError(t, setup.Close(t.Context()))
 
 			const settings = `select concat_ws(',', current_setting('transaction_isolation'), current_setting('lock_timeout'),
-				current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'))`
+				current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'),
+				current_setting('plan_cache_mode'), current_setting('enable_seqscan'), current_setting('max_parallel_workers_per_gather'))`
 			seen := map[string]string{}
 			reg := outbox.NewRegistry()
 			note1 := func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
@@ -52,10 +53,11 @@ func TestEngineSaysItsIsolationAndBoundsItself(t *testing.T) {
 			r.holds(`select current_setting('transaction_isolation') = $1`, isolation)
 			r.append("k", 1)
 			r.settle()
+			const plans = ",auto,on,2" // the session's own, whatever the engine's are
 			require.Equal(t, map[string]string{
-				"tx1":       "read committed,5s,30s,10s",
-				"tx2":       "read committed,5s,20s,20s",
-				"external1": "read committed,5s,20s,20s",
+				"tx1":       "read committed,5s,30s,10s" + plans,
+				"tx2":       "read committed,5s,20s,20s" + plans,
+				"external1": "read committed,5s,20s,20s" + plans,
 			}, seen)
 			r.agrees()
 
@@ -64,7 +66,7 @@ func TestEngineSaysItsIsolationAndBoundsItself(t *testing.T) {
 				err := conn.QueryRow(t.Context(), settings).Scan(&s)
 				conn.Release()
 				require.NoError(t, err)
-				require.Equal(t, isolation+",0,0,0", s)
+				require.Equal(t, isolation+",0,0,0"+plans, s)
 			}
 			r.holds(`select count(*) = 0 from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`)
 		})

@@ -530,7 +530,9 @@ SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', $
        set_config('idle_in_transaction_session_timeout', $2::text, true),
        set_config('pgoutbox.plan_cache_mode', current_setting('plan_cache_mode'), true), set_config('pgoutbox.jit', current_setting('jit'), true),
        set_config('pgoutbox.seqscan', current_setting('enable_seqscan'), true),
-       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)
+       set_config('pgoutbox.parallel', current_setting('max_parallel_workers_per_gather'), true),
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true)
 `
 
 type EngineBoundsParams struct {
@@ -540,7 +542,8 @@ type EngineBoundsParams struct {
 
 // The bounds of a transaction of the engine; as SET LOCAL, they end with it. Its statements are planned once and for all:
 // planning them anew takes as long as they do. And that by an index: a table that is small now may be large in a minute, and
-// the plan is the same. What was set before is for the handlers' own.
+// the plan is the same. For the few rows that they want, workers beside them cost more than they bring. What was set before is for the
+// handlers' own.
 func (q *Queries) EngineBounds(ctx context.Context, db DBTX, arg EngineBoundsParams) error {
 	_, err := db.Exec(ctx, EngineBounds, arg.Statement, arg.Idle)
 	return err
@@ -559,7 +562,8 @@ func (q *Queries) EngineCommitsLater(ctx context.Context, db DBTX) error {
 
 const EngineLends = `-- name: EngineLends :exec
 SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true),
-       set_config('enable_seqscan', current_setting('pgoutbox.seqscan'), true)
+       set_config('enable_seqscan', current_setting('pgoutbox.seqscan'), true),
+       set_config('max_parallel_workers_per_gather', current_setting('pgoutbox.parallel'), true)
 `
 
 // What follows is a handler's.
@@ -569,7 +573,8 @@ func (q *Queries) EngineLends(ctx context.Context, db DBTX) error {
 }
 
 const EngineTakesBack = `-- name: EngineTakesBack :exec
-SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true)
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true)
 `
 
 // What follows is the engine's again.

@@ -6,21 +6,26 @@ SELECT pg_advisory_xact_lock((c.tableoid::bigint - 2147483648)::integer, c.id * 
 -- name: EngineBounds :exec
 -- The bounds of a transaction of the engine; as SET LOCAL, they end with it. Its statements are planned once and for all:
 -- planning them anew takes as long as they do. And that by an index: a table that is small now may be large in a minute, and
--- the plan is the same. What was set before is for the handlers' own.
+-- the plan is the same. For the few rows that they want, workers beside them cost more than they bring. What was set before is for the
+-- handlers' own.
 SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', @statement::text, true),
        set_config('idle_in_transaction_session_timeout', @idle::text, true),
        set_config('pgoutbox.plan_cache_mode', current_setting('plan_cache_mode'), true), set_config('pgoutbox.jit', current_setting('jit'), true),
        set_config('pgoutbox.seqscan', current_setting('enable_seqscan'), true),
-       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true);
+       set_config('pgoutbox.parallel', current_setting('max_parallel_workers_per_gather'), true),
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true);
 
 -- name: EngineLends :exec
 -- What follows is a handler's.
 SELECT set_config('plan_cache_mode', current_setting('pgoutbox.plan_cache_mode'), true), set_config('jit', current_setting('pgoutbox.jit'), true),
-       set_config('enable_seqscan', current_setting('pgoutbox.seqscan'), true);
+       set_config('enable_seqscan', current_setting('pgoutbox.seqscan'), true),
+       set_config('max_parallel_workers_per_gather', current_setting('pgoutbox.parallel'), true);
 
 -- name: EngineTakesBack :exec
 -- What follows is the engine's again.
-SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true);
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true);
 
 -- name: EngineCommitsLater :exec
 -- The commit does not wait for the disk. That is for what a crash may undo because all that was built upon it is undone
