@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -94,8 +93,8 @@ type Engine struct {
 	schema Schema
 	q      *outboxdb.Queries
 	log    *slog.Logger
-	paces  *sync.Map     // of *pace, by consumer
-	busyAt *atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
+	paces  sync.Map     // of *pace, by consumer
+	busyAt atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
 }
 
 // NewEngine returns an engine over the tables that pool finds.
@@ -116,25 +115,7 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{
-		pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger,
-		paces: &sync.Map{}, busyAt: &atomic.Int64{},
-	}
-}
-
-// apart returns the engine with a connection of its own, as the pool would make it, until close is called. In the pool it would
-// wait behind all others, which for the most part wait for what it does.
-func (e *Engine) apart() (own *Engine, closing func(), err error) {
-	config := e.pool.Config()
-	// One is used. A second one is there for the time in which a broken one is given up.
-	config.MaxConns, config.MinConns, config.MinIdleConns = 2, 0, 0
-	pool, err := pgxpool.NewWithConfig(context.Background(), config)
-	if err != nil {
-		return nil, nil, fmt.Errorf("outbox: a connection apart: %w", err)
-	}
-	of := *e
-	of.pool = pool
-	return &of, pool.Close, nil
+	return &Engine{pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger}
 }
 
 // Each transaction of the engine says its isolation and its bounds itself: what a server, a role or a pooler has set

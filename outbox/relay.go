@@ -36,17 +36,12 @@ var errLostLead = errors.New("outbox: another relay leads")
 
 // Relay moves committed rows from the outbox to the log, in order, and wakes the lanes that have work, until stop is
 // closed or ctx ends or another relay takes over. Several may run by mistake: one at a time moves, under an advisory
-// lock, and one that finds another's token in relay_state ends. It has a connection of its own beside the pool.
+// lock, and one that finds another's token in relay_state ends.
 //
 // It outlives outages of the database. It returns an error only when it refuses to work: the log's head is below
 // a position that something downstream has already seen, as after a restore that lost the end of the log.
 func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
-	own, closing, err := e.apart()
-	if err != nil {
-		return err
-	}
-	defer closing()
-	r := &relay{Engine: own, token: uuid.New(), wakes: newWakes()}
+	r := &relay{Engine: e, token: uuid.New(), wakes: newWakes()}
 	hint, unlisten := hints.listen()
 	defer unlisten()
 
