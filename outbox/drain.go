@@ -120,7 +120,7 @@ type reading struct {
 }
 
 // open begins a batch: the lane's lock, the state of things and, if it is their turn, the events ahead of the cursor.
-// The drain's own job is completed in its first batch, also when another drain has the lane.
+// The drain's own job is done, and deleted, in its first batch, also when another drain has the lane.
 func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
 	r := &reading{}
 	tx, err := d.pipeline(ctx, func(b *pgx.Batch) {
@@ -131,7 +131,7 @@ func (d *drain) open(ctx context.Context) (*pipelined, *reading, error) {
 			return nil // the consumer was removed or renamed: nobody has its lanes
 		})
 		if !d.completed && d.jobID != 0 {
-			_, _ = d.q.JobComplete(ctx, d.queued(b), d.jobID)
+			_ = d.q.DrainJobDone(ctx, d.queued(b), d.jobID)
 			b.Queue(d.schema.sql(outboxdb.DrainCrashed), DrainQueue(d.c.Name), d.jobID, int32(d.lane)).Query(func(rows pgx.Rows) (err error) {
 				r.crashed, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 				return err
@@ -165,8 +165,8 @@ func (e *Engine) queued(b *pgx.Batch) outboxdb.DBTX { return e.db(queueDB{batch:
 // their events are run again: what killed a process may kill this one, and then nobody remembers. So the try is written
 // down, in a transaction of its own, and the batch is halved with each, until a single event is left to blame.
 //
-// A drain's job is completed by its first batch (or when it finds the lane taken). One that has run for a while and
-// is not completed, while nobody has the lane, died before that; one that died later leaves no trace, and the
+// A drain's job is deleted by its first batch (or when it finds the lane taken). One that has run for a while and
+// is still there, while nobody has the lane, died before that; one that died later leaves no trace, and the
 // next drain of the lane, which begins where it died, does.
 func (d *drain) suspect(ctx context.Context, tx *pipelined, r *reading) error {
 	db := d.db(tx)

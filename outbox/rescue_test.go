@@ -158,7 +158,7 @@ func TestDrainsThatEndedAreNoEvidence(t *testing.T) {
 		job := r.drainJob("c", "k")
 		_, err := r.Drain(t.Context(), lane, job, time.Minute)
 		require.NoError(t, err)
-		r.holds(`select state = 'completed' from river_job where id = $1`, job)
+		r.holds(`select not exists (select from river_job where id = $1)`, job)
 		r.holds(`select state = 'running' from river_job where id = $1`, onItsWay)
 	}
 	// One that finds the lane taken ends as well.
@@ -170,7 +170,7 @@ func TestDrainsThatEndedAreNoEvidence(t *testing.T) {
 	job := r.drainJob("c", "k")
 	_, err = r.Drain(t.Context(), lane, job, time.Minute)
 	require.NoError(t, err)
-	r.holds(`select state = 'completed' from river_job where id = $1`, job)
+	r.holds(`select not exists (select from river_job where id = $1)`, job)
 	require.NoError(t, tx.Rollback(t.Context()))
 	r.holds(`select max(tries) = 0 from cursors`)
 }

@@ -121,7 +121,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		FetchCooldown:       time.Millisecond,
 		FetchPollInterval:   w.poll,
 		FetchOnlyKnownKinds: true,
-		// What became of events is in the delivery log; finished wake-ups are of no use to anybody.
+		// What became of events is in the delivery log. A wake-up is gone when it is done.
 		CompletedJobRetentionPeriod: time.Hour,
 		PollOnly:                    cfg.PollOnly,
 		SoftStopTimeout:             cfg.SoftStop,

@@ -170,18 +170,6 @@ func (q *Queries) HoldSettle(ctx context.Context, db DBTX, arg HoldSettleParams)
 	return result.RowsAffected(), nil
 }
 
-const JobComplete = `-- name: JobComplete :execrows
-UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp() WHERE id = $1 AND state = 'running'
-`
-
-func (q *Queries) JobComplete(ctx context.Context, db DBTX, id int64) (int64, error) {
-	result, err := db.Exec(ctx, JobComplete, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const JobFinish = `-- name: JobFinish :exec
 UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()
  WHERE id = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')

@@ -157,6 +157,17 @@ func (q *Queries) DrainForgive(ctx context.Context, db DBTX, arg DrainForgivePar
 	return err
 }
 
+const DrainJobDone = `-- name: DrainJobDone :exec
+DELETE FROM /*schema*/river_job WHERE id = $1 AND state = 'running'
+`
+
+// A wake-up is of no use once it is done, and there are many: as completed it would go into each of River's indexes once more, and be
+// there for the cleaner an hour later. River knows that a job can be gone when it completes it.
+func (q *Queries) DrainJobDone(ctx context.Context, db DBTX, id int64) error {
+	_, err := db.Exec(ctx, DrainJobDone, id)
+	return err
+}
+
 const DrainMarkTry = `-- name: DrainMarkTry :one
 UPDATE /*schema*/cursors SET tries = greatest(tries + 1, $1::integer), suspect_pos = $2
  WHERE consumer = $3 AND lane = $4 RETURNING tries

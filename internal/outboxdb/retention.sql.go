@@ -34,13 +34,14 @@ func (q *Queries) RetentionLock(ctx context.Context, db DBTX) (bool, error) {
 
 const RetireDeliveryLog = `-- name: RetireDeliveryLog :one
 WITH old AS (
-    SELECT l.id, l.at, NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) AS gone
+    SELECT l.id, l.at < clock_timestamp() - make_interval(secs => $1) AS old,
+           CASE WHEN l.at < clock_timestamp() - make_interval(secs => $1)
+                THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
       FROM /*schema*/delivery_log l WHERE l.id > $2 ORDER BY l.id LIMIT $3
 ), deleted AS (
-    DELETE FROM /*schema*/delivery_log d
-     WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone AND o.at < clock_timestamp() - make_interval(secs => $1))
+    DELETE FROM /*schema*/delivery_log d WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone)
 )
-SELECT coalesce(max(o.id) FILTER (WHERE o.at < clock_timestamp() - make_interval(secs => $1)), 0)::bigint AS last, count(*) AS looked FROM old o
+SELECT coalesce(max(o.id) FILTER (WHERE o.old), 0)::bigint AS last, count(*) AS looked FROM old o
 `
 
 type RetireDeliveryLogParams struct {
@@ -54,7 +55,8 @@ type RetireDeliveryLogRow struct {
 	Looked int64
 }
 
-// The history goes with its event. By id, from where the last look ended: it is about the order of time.
+// The history goes with its event. By id, from where the last look ended: it is about the order of time. The log of events is asked
+// for what is old enough alone.
 func (q *Queries) RetireDeliveryLog(ctx context.Context, db DBTX, arg RetireDeliveryLogParams) (RetireDeliveryLogRow, error) {
 	row := db.QueryRow(ctx, RetireDeliveryLog, arg.Seconds, arg.After, arg.Most)
 	var i RetireDeliveryLogRow

@@ -1,9 +1,6 @@
 -- name: JobLockRunning :one
 SELECT id FROM /*schema*/river_job WHERE id = @id AND state = 'running' FOR UPDATE;
 
--- name: JobComplete :execrows
-UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp() WHERE id = @id AND state = 'running';
-
 -- name: JobFinish :exec
 -- Not only a running job: an attempt that was fenced off may have ended it in the meantime, as River knows no fence.
 UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()

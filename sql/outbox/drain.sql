@@ -134,6 +134,11 @@ SELECT id FROM /*schema*/river_job
  WHERE current_setting('pgoutbox.turn', true) = 'lane' AND state = 'running' AND queue = @queue AND kind = 'outbox_drain' AND id <> @job_id AND (args ->> 'lane')::integer = @lane::integer
    AND (attempted_at IS NULL OR attempted_at < clock_timestamp() - interval '1 second');
 
+-- name: DrainJobDone :exec
+-- A wake-up is of no use once it is done, and there are many: as completed it would go into each of River's indexes once more, and be
+-- there for the cleaner an hour later. River knows that a job can be gone when it completes it.
+DELETE FROM /*schema*/river_job WHERE id = @id AND state = 'running';
+
 -- name: DrainBuryJobs :exec
 UPDATE /*schema*/river_job SET state = 'discarded', finalized_at = clock_timestamp()
  WHERE id = ANY (@ids::bigint[]) AND state = 'running';

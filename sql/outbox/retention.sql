@@ -22,15 +22,17 @@ DELETE FROM /*schema*/processed_events_default p
        AND NOT EXISTS (SELECT FROM /*schema*/outbox_unsettled() u WHERE u.event_id = d.event_id) LIMIT @most));
 
 -- name: RetireDeliveryLog :one
--- The history goes with its event. By id, from where the last look ended: it is about the order of time.
+-- The history goes with its event. By id, from where the last look ended: it is about the order of time. The log of events is asked
+-- for what is old enough alone.
 WITH old AS (
-    SELECT l.id, l.at, NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) AS gone
+    SELECT l.id, l.at < clock_timestamp() - make_interval(secs => @seconds) AS old,
+           CASE WHEN l.at < clock_timestamp() - make_interval(secs => @seconds)
+                THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
       FROM /*schema*/delivery_log l WHERE l.id > @after ORDER BY l.id LIMIT @most
 ), deleted AS (
-    DELETE FROM /*schema*/delivery_log d
-     WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone AND o.at < clock_timestamp() - make_interval(secs => @seconds))
+    DELETE FROM /*schema*/delivery_log d WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone)
 )
-SELECT coalesce(max(o.id) FILTER (WHERE o.at < clock_timestamp() - make_interval(secs => @seconds)), 0)::bigint AS last, count(*) AS looked FROM old o;
+SELECT coalesce(max(o.id) FILTER (WHERE o.old), 0)::bigint AS last, count(*) AS looked FROM old o;
 
 -- name: RetireLetters :execrows
 -- Letters that are done with, and whose event is gone.
