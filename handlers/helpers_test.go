@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,8 @@ import (
 	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 )
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 // shop is the API on a database of its own. No workers run: what follows from an event, a test does itself.
 type shop struct {

@@ -41,10 +41,10 @@ func remembering(t *testing.T) *rig {
 // TestIncrementalCheckFindsOldDamage: not at once, but in one of so many checks, and from then on in each until it is mended.
 func TestIncrementalCheckFindsOldDamage(t *testing.T) {
 	t.Parallel()
+	again := remembering(t).save()
 	for pos := int64(5); pos < 250; pos += 60 {
 		t.Run(fmt.Sprint("at position ", pos), func(t *testing.T) {
-			t.Parallel()
-			r := remembering(t)
+			r := again(t)
 			r.exec(`with lost as (delete from processed_events p using events e where e.id = p.event_id and e.pos = $1 returning p.*)
 				select * into lost from lost`, pos)
 			report, err := r.op.Check(t.Context())
@@ -58,6 +58,7 @@ func TestIncrementalCheckFindsOldDamage(t *testing.T) {
 			require.Len(t, r.incremental().Problems, 1)
 			r.holds(`select count(*) = 24 from checked`)
 			r.exec(`insert into processed_events select * from lost`)
+			r.exec(`drop table lost`)
 			require.Empty(t, r.incremental().Problems)
 			r.holds(`select count(*) = 25 from checked`)
 		})
@@ -67,6 +68,7 @@ func TestIncrementalCheckFindsOldDamage(t *testing.T) {
 // TestIncrementalCheckLooksAtOnceAtWhatChanged: at what a consumer, a run or something unfinished has to do with, and at nothing else.
 func TestIncrementalCheckLooksAtOnceAtWhatChanged(t *testing.T) {
 	t.Parallel()
+	again := remembering(t).save()
 	for name, c := range map[string]struct {
 		change  func(r *rig)
 		checked int64
@@ -102,8 +104,7 @@ func TestIncrementalCheckLooksAtOnceAtWhatChanged(t *testing.T) {
 		}, 255, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := remembering(t)
+			r := again(t)
 			c.change(r)
 			report := r.incremental()
 			require.Equal(t, c.kinds, kinds(report), "%v", report.Problems)

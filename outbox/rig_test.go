@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	"github.com/pgoutbox/pgoutbox/outbox"
 	"github.com/pgoutbox/pgoutbox/workers"
 )
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 type note struct {
 	N int `json:"n"`

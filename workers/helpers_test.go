@@ -3,8 +3,13 @@ package workers_test
 import (
 	"bytes"
 	"log/slog"
+	"os"
 	"testing"
+
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
 )
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 // testLogger writes to the test's log.
 func testLogger(t *testing.T) *slog.Logger {

@@ -21,6 +21,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
 )
 
 // binary is the real binary, and faultyBinary the one that a harness can tell to die; each is built once for all tests of the
@@ -47,7 +49,7 @@ func build(name string, flags ...string) (string, error) {
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := testdb.Main(m)
 	if built.Load() {
 		dir, _ := builds()
 		_ = os.RemoveAll(dir)

@@ -82,6 +82,8 @@ func keep(dir string) (err error) {
 		"autovacuum_naptime":             "1h", // it only disturbs: databases live for seconds
 		"max_locks_per_transaction":      "128",
 		"jit":                            "off",
+		"max_wal_size":                   "256MB", // the server may be in memory: see place
+		"dynamic_shared_memory_type":     "mmap",  // in the folder, and gone with it when the server was killed
 		"max_prepared_transactions":      "10",
 		"superuser_reserved_connections": "3",
 	}})

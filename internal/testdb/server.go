@@ -106,7 +106,7 @@ func join(ctx context.Context, dir string) (string, error) {
 func meetingPlace() (string, error) {
 	dir := os.Getenv(envDir)
 	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "pgoutbox-test-"+strconv.Itoa(os.Getuid()))
+		dir = filepath.Join(place(), "pgoutbox-test-"+strconv.Itoa(os.Getuid()))
 	}
 	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err

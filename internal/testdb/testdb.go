@@ -12,8 +12,11 @@ package testdb
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"net/url"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -145,4 +148,16 @@ func onServer(ctx context.Context, serverURL string, fn func(*pgx.Conn) error) e
 		_ = conn.Close(ctx)
 	}()
 	return fn(conn)
+}
+
+// Main runs a package's tests, for its TestMain to end with: more of them at a time than go test would, unless it was told how many. A
+// test that waits for its database leaves a processor to others.
+func Main(m *testing.M) (code int) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		if err := parallel.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err) // it is a number
+		}
+	}
+	return m.Run()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 
@@ -16,6 +17,8 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 var quiet = slog.New(slog.DiscardHandler)
 

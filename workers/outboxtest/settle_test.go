@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -22,6 +23,8 @@ import (
 	"github.com/pgoutbox/pgoutbox/workers"
 	"github.com/pgoutbox/pgoutbox/workers/outboxtest"
 )
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 type note struct {
 	N int `json:"n"`
