@@ -16,18 +16,24 @@ func (s *stage) endQuarantine(ctx context.Context) error {
 	return s.exec(ctx, "delete from outbox where key = 'refused'; delete from quarantine where key = 'refused'")
 }
 
-// The first partition of the log is small, so that a run sees it go, and the others are few: each costs every new connection.
-const (
-	firstPartition = 2_000
-	partitionSize  = 20_000
-)
+// firstPartition of the log is small, so that a run sees it go soon.
+const firstPartition = 500
+
+// partitionSize is that of the others. In the long form there are to be few: each costs every new connection. In the short form they are
+// smaller than what the relay wants ahead of it, so that it has to make them again when they are dropped.
+func (s *stage) partitionSize() int {
+	if s.long {
+		return 20_000
+	}
+	return 3_000
+}
 
 // prepareLog makes partitions small, and has the log refuse a key.
 func (s *stage) prepareLog(ctx context.Context) error {
 	_, err := s.direct.Exec(ctx, fmt.Sprintf(`alter table events add constraint faults_refuses check (key <> 'refused');
 		drop table events_p0; update relay_state set partition_size = %d, partitioned_to = 0;
 		select outbox_make_event_partitions(1);
-		update relay_state set partition_size = %d`, firstPartition, partitionSize))
+		update relay_state set partition_size = %d`, firstPartition, s.partitionSize()))
 	return err
 }
 
@@ -62,5 +68,5 @@ func (s *stage) age(ctx context.Context) {
 			select pos, id, type, key, data, correlation_id, causation_id from events, old
 			where pos < high and relayed_at > clock_timestamp() - interval '1 hour')
 		update events set relayed_at = relayed_at - interval '60 days' from old where pos < high and relayed_at > clock_timestamp() - interval '1 hour'`,
-		firstPartition, partitionSize))
+		firstPartition, s.partitionSize()))
 }

@@ -83,33 +83,27 @@ func (s *schedule) draw(ks []kind) kind {
 	return ks[0]
 }
 
-// runSchedule plays a schedule, one stage after the other; those that follow the first of the short form, which wait most of the time, two
-// at once.
+// runSchedule plays a schedule, one stage after the other; of the short form, which waits most of the time, two at once: the first takes as
+// long as all others.
 func runSchedule(ctx context.Context, o *options, s *schedule) (*report, error) {
 	r := newReport(o.seed)
-	play := func(ctx context.Context, n int) error {
-		if err := playStage(ctx, o, s, s.stages[n], n, r); err != nil {
-			return fmt.Errorf("stage %d, %s: %w", n+1, s.stages[n].where, err)
-		}
-		return nil
+	playing, ctx := errgroup.WithContext(ctx)
+	playing.SetLimit(1)
+	if s.short {
+		playing.SetLimit(2)
 	}
 	for n := range s.stages {
-		if n > 0 && s.short {
-			break
-		}
-		if err := play(ctx, n); err != nil {
-			return r, err
-		}
+		playing.Go(func() error {
+			if ctx.Err() != nil {
+				return nil // another has failed
+			}
+			if err := playStage(ctx, o, s, s.stages[n], n, r); err != nil {
+				return fmt.Errorf("stage %d, %s: %w", n+1, s.stages[n].where, err)
+			}
+			return nil
+		})
 	}
-	if !s.short {
-		return r, nil
-	}
-	rest, ctx := errgroup.WithContext(ctx)
-	rest.SetLimit(2)
-	for n := 1; n < len(s.stages); n++ {
-		rest.Go(func() error { return play(ctx, n) })
-	}
-	return r, rest.Wait()
+	return r, playing.Wait()
 }
 
 func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *report) (err error) {
