@@ -148,6 +148,7 @@ func millionPoisons(ctx context.Context, s *stage, _ time.Duration) (int, error)
 		return 0, err
 	}
 	s.ratio("million poisons, p99 of the others during to before", during.Seconds()/before.Seconds())
+	s.ratio("million poisons, ms of that p99 during", float64(during.Microseconds())/1000)
 	s.ratio("million poisons, MiB of the largest process", float64(memory)/(1<<20))
 	if memory > mostMemory {
 		s.violations.add("million-poisons: a process has %d MiB", memory>>20)
@@ -177,9 +178,10 @@ func millionPoisons(ctx context.Context, s *stage, _ time.Duration) (int, error)
 	return million, s.resumes(ctx, "million-poisons", afterCrash)
 }
 
-// latency is the 99th percentile from an event's commit to its effects, over some hundred probes.
+// latency is the 99th percentile from an event's commit to its effects. Of 300 probes one after the other it was from 250 to 505 ms, with
+// nothing changed between; it takes more of them for a ratio.
 func (s *stage) latency(ctx context.Context) (time.Duration, error) {
-	took := make([]time.Duration, 300)
+	took := make([]time.Duration, 1000)
 	for i := range took {
 		var err error
 		if took[i], err = s.probe(ctx, afterCrash); err != nil {

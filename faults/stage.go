@@ -309,7 +309,7 @@ func (s *stage) url(db string) string {
 const smallDisk = 1 << 30
 
 func (s *stage) startServers(ctx context.Context) (err error) {
-	settings := map[string]string{"max_connections": "400", "shared_buffers": "256MB", "max_wal_size": "1GB"}
+	settings := map[string]string{"max_connections": "400", "shared_buffers": "256MB", "max_wal_size": "1GB", "autovacuum_naptime": "10s"}
 	dir := filepath.Join(s.dir, "postgres")
 	var opts []cluster.Option
 	if s.setting == diskData || s.setting == diskWAL {

@@ -63,6 +63,7 @@ func defaultSettings() map[string]string {
 		"log_destination":     "stderr",
 		"client_min_messages": "warning",
 		"tcp_keepalives_idle": "30",
+		"autovacuum_naptime":  "10s", // jobs come and go: what they leave in a minute is more than there are at a time
 		"wal_compression":     "on",
 		"random_page_cost":    "1.1",
 		"log_checkpoints":     "off",
