@@ -19,8 +19,9 @@ import (
 // fuzzKinds are the consumers of a fuzzed rig, one of each kind. All but the first want data that most inputs are not.
 var fuzzKinds = []string{"any", "one", "set", "outside"}
 
-// newFuzzRig is a rig for a fuzz target: one database for all its inputs. What does not decode is dead at once.
-func newFuzzRig(f testing.TB) *rig {
+// newFuzzRig is a rig for a fuzz target: one database for all its inputs, each of which begins with nothing in it. What does not decode
+// is dead at once.
+func newFuzzRig(f testing.TB) (again func(t *testing.T) *rig) {
 	f.Helper()
 	reg := outbox.NewRegistry()
 	once := []outbox.Option{outbox.On("*"), outbox.MaxAttempts(1)}
@@ -40,24 +41,7 @@ func newFuzzRig(f testing.TB) *rig {
 	outbox.HandleExternal(reg, "outside", func(_ context.Context, e outbox.Received[note]) (func(context.Context, pgx.Tx) error, error) {
 		return recorded(e), nil
 	}, once...)
-	return newRig(f, reg)
-}
-
-// on is the rig in the hands of one input's test. What the input has left is gone when that ends.
-func (r *rig) on(t *testing.T) *rig {
-	t.Helper()
-	own := *r
-	own.t = t
-	t.Cleanup(func() {
-		_, err := own.pool.Exec(context.WithoutCancel(t.Context()), `
-			delete from holds; delete from waiting; delete from river_job; delete from outbox; delete from scheduled; delete from quarantine;
-			delete from events; delete from processed_events; delete from discarded_jobs; delete from delivery_log; delete from event_edits;
-			delete from audit; delete from effects;
-			update retention set floor = (select head from relay_state), floor_at = now();
-			update cursors set pos = (select head from relay_state)`)
-		require.NoError(t, err)
-	})
-	return &own
+	return newRig(f, reg).save()
 }
 
 // neighbour is another key of the same lane. For what is no key, it is any.

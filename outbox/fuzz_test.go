@@ -51,9 +51,9 @@ func FuzzAppend(f *testing.F) {
 	} {
 		f.Add(s.eventType, s.key, []byte(s.data), s.correlation, s.trace, s.source, s.version, s.due, s.zone, s.blocks)
 	}
-	base := newFuzzRig(f)
+	again := newFuzzRig(f)
 	f.Fuzz(func(t *testing.T, eventType, key string, data []byte, correlation, trace, source string, version int, due int64, zone int, blocks bool) {
-		r := base.on(t)
+		r := again(t)
 		e := outbox.Event{
 			Type: eventType, Key: key, Data: json.RawMessage(data), CorrelationID: correlation, TraceParent: trace, Source: source,
 			SchemaVersion: version, Blocks: blocks,
@@ -121,9 +121,9 @@ func FuzzSQLProducer(f *testing.F) {
 	} {
 		f.Add(s.hand, s.eventType, s.key, s.data, s.correlation, s.trace, []byte(s.id), s.version, s.occurred, s.due, s.seq)
 	}
-	base := newFuzzRig(f)
+	again := newFuzzRig(f)
 	f.Fuzz(func(t *testing.T, hand bool, eventType, key, data, correlation, trace string, id []byte, version int32, occurred, due, seq int64) {
-		r := base.on(t)
+		r := again(t)
 		at, ok := moment(occurred)
 		notBefore, also := moment(due)
 		if !ok || !also {
@@ -169,9 +169,9 @@ func FuzzReplay(f *testing.F) {
 		f.Add([]byte(data), "a reason", false)
 	}
 	f.Add([]byte(`{"n": 7}`), " \n", true)
-	base := newFuzzRig(f)
+	again := newFuzzRig(f)
 	f.Fuzz(func(t *testing.T, data []byte, reason string, force bool) {
-		r := base.on(t)
+		r := again(t)
 		if !json.Valid([]byte(`"`+reason+`"`)) || strings.Contains(reason, `\`) {
 			reason = "a reason"
 		}

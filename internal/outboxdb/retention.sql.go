@@ -34,10 +34,9 @@ func (q *Queries) RetentionLock(ctx context.Context, db DBTX) (bool, error) {
 
 const RetireDeliveryLog = `-- name: RetireDeliveryLog :one
 WITH old AS (
-    SELECT l.id, l.at < clock_timestamp() - make_interval(secs => $1) AS old,
-           CASE WHEN l.at < clock_timestamp() - make_interval(secs => $1)
-                THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
-      FROM /*schema*/delivery_log l WHERE l.id > $2 ORDER BY l.id LIMIT $3
+    SELECT l.id, l.old, CASE WHEN l.old THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
+      FROM (SELECT d.id, d.event_id, d.at < clock_timestamp() - make_interval(secs => $1) AS old
+              FROM /*schema*/delivery_log d WHERE d.id > $2 ORDER BY d.id LIMIT $3) AS l
 ), deleted AS (
     DELETE FROM /*schema*/delivery_log d WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone)
 )

@@ -25,10 +25,9 @@ DELETE FROM /*schema*/processed_events_default p
 -- The history goes with its event. By id, from where the last look ended: it is about the order of time. The log of events is asked
 -- for what is old enough alone.
 WITH old AS (
-    SELECT l.id, l.at < clock_timestamp() - make_interval(secs => @seconds) AS old,
-           CASE WHEN l.at < clock_timestamp() - make_interval(secs => @seconds)
-                THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
-      FROM /*schema*/delivery_log l WHERE l.id > @after ORDER BY l.id LIMIT @most
+    SELECT l.id, l.old, CASE WHEN l.old THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
+      FROM (SELECT d.id, d.event_id, d.at < clock_timestamp() - make_interval(secs => @seconds) AS old
+              FROM /*schema*/delivery_log d WHERE d.id > @after ORDER BY d.id LIMIT @most) AS l
 ), deleted AS (
     DELETE FROM /*schema*/delivery_log d WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone)
 )
