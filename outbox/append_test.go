@@ -243,17 +243,33 @@ func TestHandlersThatAppendCrosswise(t *testing.T) {
 func TestInvalidEventErrorNamesTheFieldAndSQLTheColumn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, outbox.NewRegistry())
+	insert := func(column, value string) string {
+		return fmt.Sprintf(`insert into outbox (id, type, key, data, correlation_id, %s) overriding system value
+			values (gen_random_uuid(), 'a', 'k', '1', 'c', %s)`, column, value)
+	}
 	for column, call := range map[string]string{
 		"type":           `select outbox_append('no type', 'k', '1')`,
 		"key":            `select outbox_append('a', '', '1')`,
 		"correlation_id": `select outbox_append('a', 'k', '1', 'no id')`,
 		"data":           `select outbox_append('a', 'k', null)`,
 		"traceparent":    `select outbox_append('a', 'k', '1', null, null, repeat('x', 256))`,
+		"source":         insert("source", `repeat('x', 128)`),
+		"schema_version": insert("schema_version", "0"),
+		"occurred_at":    insert("occurred_at", "'infinity'"),
+		"not_before":     insert("not_before", "'10000-01-01 00:00:00+00'"),
+		"seq":            insert("seq", "0"),
 	} {
 		_, err := r.pool.Exec(t.Context(), call)
 		var refused *pgconn.PgError
 		require.ErrorAs(t, err, &refused, column)
 		require.Contains(t, refused.ConstraintName+refused.ColumnName, column)
+	}
+	for _, tooMuch := range []string{`to_jsonb(repeat('x', 1048575))`, `(repeat('[', 10001) || repeat(']', 10001))::jsonb`} {
+		_, err := r.pool.Exec(t.Context(), `select outbox_append('a', 'k', `+tooMuch+`)`)
+		var refused *pgconn.PgError
+		require.ErrorAs(t, err, &refused, tooMuch)
+		require.Equal(t, "data", refused.ColumnName)
+		require.Equal(t, "outbox_data_check", refused.ConstraintName)
 	}
 	id := one[uuid.UUID](r, `select outbox_append('a', 'k', '1')`)
 	require.Equal(t, uuid.Version(7), id.Version())
