@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -147,6 +149,10 @@ func (s *stage) judgeSizes(ctx context.Context, conn *pgx.Conn) error {
 	after, err := sizes(ctx, conn)
 	if err != nil {
 		return err
+	}
+	tables := slices.SortedFunc(maps.Keys(before), func(a, b string) int { return cmp.Compare(before[b]-after[b], before[a]-after[a]) })
+	for _, table := range tables[:min(8, len(tables))] {
+		s.say("soak: %-20s %8.1f MiB, %8.1f written anew\n", table, float64(before[table])/(1<<20), float64(after[table])/(1<<20))
 	}
 	var was, is int64
 	for table, size := range before {

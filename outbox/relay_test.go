@@ -102,6 +102,29 @@ func TestRelayThatWaitedReadsAfterwards(t *testing.T) {
 	r.holds(`select count(*) = 1 from outbox`)
 }
 
+// A relay that takes the lead knows of no lane whether it was woken. Those with work are, at once; most have only to pass what
+// their consumer does not want, and are not all woken before them.
+func TestNewRelayWakesLanesWithWorkFirst(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "rare", effect, outbox.On("rare.*"))
+	r := newRig(t, reg)
+	for n := range 200 {
+		r.append(fmt.Sprint("k", n), n)
+	}
+	r.appendEvent(outbox.Event{Type: "rare.seen", Key: "wanted", Data: note{1}})
+	for n := range 50 { // who knows what comes after them
+		r.append("long", n)
+	}
+	r.relay()
+	r.exec(`delete from river_job`)
+	stop := r.startRelay()
+	const lanes = `select array_agg((args->>'lane')::int) from river_job where kind = 'outbox_drain'`
+	r.until(`select coalesce(($1 = any(l) and $2 = any(l)), false) from (`+lanes+`) x (l)`, r.lane("wanted"), r.lane("long"))
+	r.holds(`select cardinality(l) < 10 from (` + lanes + `) x (l)`)
+	require.NoError(t, stop())
+}
+
 // TestTwoRelaysAtOnce lose, double and misorder nothing, whoever leads.
 func TestTwoRelaysAtOnce(t *testing.T) {
 	t.Parallel()

@@ -62,8 +62,8 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 			r.wakes.settled(now, Lane{row.Consumer, row.Lane}, row.SettledAt)
 		}
 	}
-	if ready := r.wakes.unconfirmed(now); len(ready) > 0 {
-		var arg outboxdb.LanesBehindParams
+	if ready, all := r.wakes.unconfirmed(now); len(ready) > 0 {
+		arg := outboxdb.LanesBehindParams{Look: all}
 		for l, pos := range ready {
 			arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
 		}
@@ -71,14 +71,20 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 		if err != nil {
 			return err
 		}
+		passing := map[Lane]int64{}
 		for _, row := range behind {
 			l := Lane{row.Consumer, row.Lane}
-			r.wakes.again(now, l, row.Queued)
+			if row.Wanted {
+				r.wakes.again(now, l, row.Queued)
+			} else {
+				passing[l] = ready[l]
+			}
 			delete(ready, l)
 		}
 		for l, pos := range ready {
 			r.wakes.confirm(l, pos)
 		}
+		r.wakes.passes(now, passing)
 	}
 	return nil
 }

@@ -25,7 +25,9 @@ const (
 	// wakeAgain is after how long a lane that is still behind is woken again, and wakeSweep how often that is asked.
 	wakeAgain = 2 * time.Second
 	wakeSweep = time.Second
-	// wakeAll is how often also lanes are woken whose new events nobody of theirs wants, so that cursors pass them.
+	// wakeAll is how often all lanes are looked at. Those with nothing ahead of their cursors that their consumer wants are
+	// woken, too, so that the cursors pass it, but one after the other over that time: after a new relay has taken the lead
+	// they are most of all there are, and work would wait behind them.
 	wakeAll = 30 * time.Second
 )
 
@@ -164,9 +166,10 @@ func (w *wakes) delay(l Lane) bool {
 	return true
 }
 
-// unconfirmed returns what may still be ahead of cursors some time after its last wake-up, at most once a wakeSweep.
-func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
-	if now.Sub(w.allAt) > wakeAll {
+// unconfirmed returns what may still be ahead of cursors some time after its last wake-up, at most once a wakeSweep, and
+// whether these are all lanes.
+func (w *wakes) unconfirmed(now time.Time) (ready map[Lane]int64, all bool) {
+	if all = now.Sub(w.allAt) > wakeAll; all {
 		w.allAt = now
 		for _, c := range w.consumers {
 			for lane, head := range w.heads {
@@ -177,17 +180,30 @@ func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
 			}
 		}
 	}
-	if now.Sub(w.sweptAt) < wakeSweep {
-		return nil
+	if !all && now.Sub(w.sweptAt) < wakeSweep {
+		return nil, false
 	}
 	w.sweptAt = now
-	ready := map[Lane]int64{}
+	ready = map[Lane]int64{}
 	for l, s := range w.lanes {
 		if s.ready > s.confirmed && (now.Sub(s.wokenAt) > wakeAgain || !s.since.IsZero() && now.Sub(s.since) > wakeAgain) {
 			ready[l] = s.ready
 		}
 	}
-	return ready
+	return ready, all
+}
+
+// passes notes that of what is ahead of the cursors of these lanes nothing is wanted: they take turns in passing it.
+func (w *wakes) passes(now time.Time, ready map[Lane]int64) {
+	turn := wakeAll / time.Duration(max(1, len(ready)))
+	from := now
+	for l, pos := range ready {
+		w.confirm(l, pos)
+		if s := w.lane(l); !s.poke {
+			from = from.Add(turn)
+			s.poke, s.pokeFrom = true, from
+		}
+	}
 }
 
 // again notes that a lane is still behind, and whether it has a wake-up in the queue that nobody takes up.

@@ -20,7 +20,8 @@ func TestLaneThatNobodyWorksIsNotWokenForEver(t *testing.T) {
 	for i := range 60 * 50 { // a minute, an event every 20 ms
 		now = now.Add(20 * time.Millisecond)
 		w.appeared(now, 7, "note.taken", int64(i+1), 1)
-		for range w.unconfirmed(now) {
+		ready, _ := w.unconfirmed(now)
+		for range ready {
 			w.again(now, lane, !queuedSince.IsZero() && now.Sub(queuedSince) > 2*time.Second)
 		}
 		if n := len(w.due(now)); n > 0 {
@@ -58,6 +59,32 @@ func TestLanesWaitWhileTheRelayWorksOffABacklog(t *testing.T) {
 	require.Empty(t, w.due(now.Add(time.Second)))
 	w.backlog = false
 	require.Len(t, w.due(now.Add(time.Second)), 1)
+}
+
+// Lanes whose cursors have to pass what nobody wants take turns, and one that gets something wanted meanwhile does not wait.
+func TestLanesPassWhatNobodyWantsInTurn(t *testing.T) {
+	t.Parallel()
+	w := newWakes()
+	now := time.Unix(1_800_000_000, 0)
+	w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: []string{"note.*"}}})
+	for lane := range w.heads {
+		w.heads[lane] = 10
+	}
+	ready, all := w.unconfirmed(now)
+	require.True(t, all)
+	require.Len(t, ready, Lanes)
+	w.passes(now, ready)
+	require.Empty(t, w.due(now))
+
+	w.appeared(now, 7, "note.taken", 11, 1)
+	require.Equal(t, []Lane{{"c", 7}}, w.due(now))
+	passed, most := 0, 0
+	for at := now; at.Before(now.Add(wakeAll)); at = at.Add(wakeSweep) {
+		n := len(w.due(at.Add(wakeSweep)))
+		passed, most = passed+n, max(most, n)
+	}
+	require.Equal(t, Lanes-1, passed)
+	require.LessOrEqual(t, most, 4)
 }
 
 // A wake-up for settled holds alone that finds no room waits for some, but not for long; one for news does not.

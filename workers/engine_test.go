@@ -73,6 +73,38 @@ func agrees(t *testing.T, pool *pgxpool.Pool) {
 	require.Empty(t, report.Problems)
 }
 
+// Drains that take long, as many as there are lanes, leave connections of the pool to others.
+func TestDrainsLeaveConnections(t *testing.T) {
+	t.Parallel()
+	config := testdb.Pool(t).Config()
+	config.MaxConns = 6
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	reg := outbox.NewRegistry()
+	busy, end := make(chan struct{}, 1000), make(chan struct{})
+	for _, name := range []string{"one", "other"} {
+		outbox.Handle(reg, name, func(_ context.Context, _ pgx.Tx, _ outbox.Received[note]) error {
+			busy <- struct{}{}
+			<-end
+			return nil
+		}, outbox.On("note.*"))
+	}
+	start(t, pool, reg, workers.Config{})
+	t.Cleanup(func() { close(end) }) // before they are told to stop
+	for n := range 30 {
+		require.NoError(t, outbox.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			_, err := outbox.Append(t.Context(), tx, outbox.Event{Type: "note.taken", Key: fmt.Sprint("k", n), Data: note{n}})
+			return err
+		}))
+	}
+	for range 3 {
+		<-busy
+	}
+	eventually(t, pool, `select count(*) > 20 from river_job where kind = 'outbox_drain'`)
+	require.Empty(t, busy)
+}
+
 func TestEffectsHappenOnceAndInOrder(t *testing.T) {
 	t.Parallel()
 	pool := testdb.Pool(t)

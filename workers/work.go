@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
@@ -18,6 +19,9 @@ const (
 	drainSlice = time.Second
 	// mostWait bounds the wait for a delivery's time, whatever the clock of the process that set it said.
 	mostWait = 100 * time.Millisecond
+	// poolKept is how many connections of the pool drains leave to the relay, to River and to requests, which would wait behind
+	// all drains otherwise: after an outage there are hundreds.
+	poolKept = 3
 	// handOver is how soon a relay that was told to stop may be started by another process.
 	handOver = 50 * time.Millisecond
 )
@@ -48,6 +52,11 @@ type drainWorker struct {
 	engine *outbox.Engine
 	jobs   jobs
 	log    *slog.Logger
+	room   chan struct{} // as many as drain at the same time, of all consumers: each takes a connection
+}
+
+func newDrainWorker(pool *pgxpool.Pool, log *slog.Logger) *drainWorker {
+	return &drainWorker{log: log, room: make(chan struct{}, max(1, pool.Config().MaxConns-poolKept))}
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }
@@ -59,6 +68,12 @@ func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error
 }
 
 func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) {
+	select {
+	case w.room <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-w.room }()
 	more, err := w.engine.Drain(ctx, lane, jobID, drainSlice)
 	switch {
 	case outbox.IsUncovered(err):

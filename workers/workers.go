@@ -86,7 +86,7 @@ type Workers struct {
 }
 
 // New prepares the workers for the consumers of reg. Nothing runs, and nothing is written, until Start.
-// The pool should have some connections more than jobs run at a time; one is used for LISTEN.
+// Drains take all connections of the pool but three at most. One is used for LISTEN.
 func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -104,7 +104,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	case cfg.PollOnly:
 		w.lazyPoll = poll
 	}
-	relay, drain, deliver := &relayWorker{stop: w.stop}, &drainWorker{log: cfg.Logger}, &deliverWorker{clock: w.clock}
+	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, cfg.Logger), &deliverWorker{clock: w.clock}
 	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
 	known := river.NewWorkers()
 	river.AddWorker(known, relay)

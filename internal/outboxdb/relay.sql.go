@@ -48,12 +48,19 @@ SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
                 WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
                   AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
-                  AND (j.args ->> 'lane')::integer = c.lane) AS queued
-  FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
+                  AND (j.args ->> 'lane')::integer = c.lane) AS queued,
+       -- Whether something is ahead that is wanted, where that is looked for: not far, and who sees no end takes it for so.
+       (NOT $1::boolean OR (
+           SELECT count(*) = 50 OR coalesce(bool_or(EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                                                             WHERE s.consumer = c.consumer AND e.type LIKE s.like_pattern)), false)
+             FROM (SELECT e.type FROM /*schema*/events e WHERE e.lane = c.lane AND e.pos > c.pos ORDER BY e.pos LIMIT 50) AS e
+       ))::boolean AS wanted
+  FROM (SELECT unnest($2::text[]) AS consumer, unnest($3::smallint[]) AS lane, unnest($4::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
 `
 
 type LanesBehindParams struct {
+	Look      bool
 	Consumers []string
 	Lanes     []int16
 	Positions []int64
@@ -63,12 +70,18 @@ type LanesBehindRow struct {
 	Consumer string
 	Lane     int16
 	Queued   bool
+	Wanted   bool
 }
 
 // The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
 // while: then no process works it, or all are busy, and more of them bring nothing.
 func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParams) ([]LanesBehindRow, error) {
-	rows, err := db.Query(ctx, LanesBehind, arg.Consumers, arg.Lanes, arg.Positions)
+	rows, err := db.Query(ctx, LanesBehind,
+		arg.Look,
+		arg.Consumers,
+		arg.Lanes,
+		arg.Positions,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +89,12 @@ func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParam
 	items := []LanesBehindRow{}
 	for rows.Next() {
 		var i LanesBehindRow
-		if err := rows.Scan(&i.Consumer, &i.Lane, &i.Queued); err != nil {
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.Lane,
+			&i.Queued,
+			&i.Wanted,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -119,7 +119,13 @@ SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
                 WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
                   AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
-                  AND (j.args ->> 'lane')::integer = c.lane) AS queued
+                  AND (j.args ->> 'lane')::integer = c.lane) AS queued,
+       -- Whether something is ahead that is wanted, where that is looked for: not far, and who sees no end takes it for so.
+       (NOT @look::boolean OR (
+           SELECT count(*) = 50 OR coalesce(bool_or(EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                                                             WHERE s.consumer = c.consumer AND e.type LIKE s.like_pattern)), false)
+             FROM (SELECT e.type FROM /*schema*/events e WHERE e.lane = c.lane AND e.pos > c.pos ORDER BY e.pos LIMIT 50) AS e
+       ))::boolean AS wanted
   FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;
 
