@@ -98,11 +98,9 @@ func TestDrainsLeaveConnections(t *testing.T) {
 			return err
 		}))
 	}
-	for range 3 {
-		<-busy
-	}
+	require.Eventually(t, func() bool { return len(busy) == 3 }, 30*time.Second, 10*time.Millisecond)
 	eventually(t, pool, `select count(*) > 20 from river_job where kind = 'outbox_drain'`)
-	require.Empty(t, busy)
+	require.Len(t, busy, 3)
 }
 
 func TestEffectsHappenOnceAndInOrder(t *testing.T) {
