@@ -62,31 +62,60 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 			r.wakes.settled(now, Lane{row.Consumer, row.Lane}, row.SettledAt)
 		}
 	}
-	if ready, all := r.wakes.unconfirmed(now); len(ready) > 0 {
-		arg := outboxdb.LanesBehindParams{Look: all}
-		for l, pos := range ready {
-			arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
-		}
-		behind, err := r.q.LanesBehind(ctx, db, arg)
-		if err != nil {
+	ready, all := r.wakes.unconfirmed(now)
+	if len(ready) == 0 {
+		return nil
+	}
+	var arg outboxdb.LanesBehindParams
+	for l, pos := range ready {
+		arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
+	}
+	behind, err := r.q.LanesBehind(ctx, db, arg)
+	if err != nil {
+		return err
+	}
+	wanted := func(Lane, int64) bool { return true }
+	if all && len(behind) > 0 {
+		if wanted, err = r.recent(ctx); err != nil {
 			return err
 		}
-		passing := map[Lane]int64{}
-		for _, row := range behind {
-			l := Lane{row.Consumer, row.Lane}
-			if row.Wanted {
-				r.wakes.again(now, l, row.Queued)
-			} else {
-				passing[l] = ready[l]
-			}
-			delete(ready, l)
-		}
-		for l, pos := range ready {
-			r.wakes.confirm(l, pos)
-		}
-		r.wakes.passes(now, passing)
 	}
+	passing := map[Lane]int64{}
+	for _, row := range behind {
+		l := Lane{row.Consumer, row.Lane}
+		if wanted(l, row.Pos) {
+			r.wakes.again(now, l, row.Queued)
+		} else {
+			passing[l] = ready[l]
+		}
+		delete(ready, l)
+	}
+	for l, pos := range ready {
+		r.wakes.confirm(l, pos)
+	}
+	r.wakes.passes(now, passing)
 	return nil
+}
+
+// recent reads the end of the log and returns a func that says whether a lane has something after a position that its consumer
+// wants. Of a position before that end nobody knows, and it says yes.
+func (r *relay) recent(ctx context.Context) (wanted func(l Lane, pos int64) bool, err error) {
+	above := r.head - wakeLook
+	arg := outboxdb.LaneTypesParams{Above: above, Head: r.head, Most: wakeLook}
+	for lane := range int16(Lanes) {
+		arg.Lanes = append(arg.Lanes, lane)
+	}
+	rows, err := r.q.LaneTypes(ctx, r.db(r.pool), arg)
+	if err != nil {
+		return nil, fmt.Errorf("read the end of the log: %w", err)
+	}
+	return func(l Lane, pos int64) bool {
+		return pos < above || slices.ContainsFunc(rows, func(row outboxdb.LaneTypesRow) bool {
+			return row.Lane == l.Lane && row.Pos > pos && slices.ContainsFunc(r.wakes.patterns[l.Consumer], func(p string) bool {
+				return matches(p, row.Type)
+			})
+		})
+	}, nil
 }
 
 // wake wakes the lanes that are due.

@@ -29,6 +29,8 @@ const (
 	// woken, too, so that the cursors pass it, but one after the other over that time: after a new relay has taken the lead
 	// they are most of all there are, and work would wait behind them.
 	wakeAll = 30 * time.Second
+	// wakeLook is how many events at the end of the log that look reads: a lane whose cursor is not among them is woken.
+	wakeLook = 10_000
 )
 
 // wakes knows which lanes have work and when they were last told. It is the memory of the leading relay and may be

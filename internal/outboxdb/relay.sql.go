@@ -43,24 +43,65 @@ func (q *Queries) LaneHeads(ctx context.Context, db DBTX) ([]LaneHeadsRow, error
 	return items, nil
 }
 
+const LaneTypes = `-- name: LaneTypes :many
+SELECT l.lane::smallint AS lane, e.type, max(e.pos)::bigint AS pos
+  FROM unnest($1::smallint[]) AS l (lane)
+ CROSS JOIN LATERAL (SELECT a.type, a.pos FROM /*schema*/events a
+                      WHERE a.lane = l.lane AND a.pos > $2 AND a.pos <= $3 ORDER BY a.pos LIMIT $4) AS e
+ GROUP BY l.lane, e.type
+`
+
+type LaneTypesParams struct {
+	Lanes []int16
+	Above int64
+	Head  int64
+	Most  int32
+}
+
+type LaneTypesRow struct {
+	Lane int16
+	Type string
+	Pos  int64
+}
+
+// The last event of each type in each lane, of those at the end of the log. Per lane and in order, so that it is the log's index
+// that is read, and between two positions that are known beforehand, which leave few partitions over.
+func (q *Queries) LaneTypes(ctx context.Context, db DBTX, arg LaneTypesParams) ([]LaneTypesRow, error) {
+	rows, err := db.Query(ctx, LaneTypes,
+		arg.Lanes,
+		arg.Above,
+		arg.Head,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LaneTypesRow{}
+	for rows.Next() {
+		var i LaneTypesRow
+		if err := rows.Scan(&i.Lane, &i.Type, &i.Pos); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LanesBehind = `-- name: LanesBehind :many
 SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
                 WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
                   AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
-                  AND (j.args ->> 'lane')::integer = c.lane) AS queued,
-       -- Whether something is ahead that is wanted, where that is looked for: not far, and who sees no end takes it for so.
-       (NOT $1::boolean OR (
-           SELECT count(*) = 50 OR coalesce(bool_or(EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                                                             WHERE s.consumer = c.consumer AND e.type LIKE s.like_pattern)), false)
-             FROM (SELECT e.type FROM /*schema*/events e WHERE e.lane = c.lane AND e.pos > c.pos ORDER BY e.pos LIMIT 50) AS e
-       ))::boolean AS wanted
-  FROM (SELECT unnest($2::text[]) AS consumer, unnest($3::smallint[]) AS lane, unnest($4::bigint[]) AS pos) AS ready
+                  AND (j.args ->> 'lane')::integer = c.lane) AS queued, c.pos
+  FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
 `
 
 type LanesBehindParams struct {
-	Look      bool
 	Consumers []string
 	Lanes     []int16
 	Positions []int64
@@ -70,18 +111,13 @@ type LanesBehindRow struct {
 	Consumer string
 	Lane     int16
 	Queued   bool
-	Wanted   bool
+	Pos      int64
 }
 
 // The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
 // while: then no process works it, or all are busy, and more of them bring nothing.
 func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParams) ([]LanesBehindRow, error) {
-	rows, err := db.Query(ctx, LanesBehind,
-		arg.Look,
-		arg.Consumers,
-		arg.Lanes,
-		arg.Positions,
-	)
+	rows, err := db.Query(ctx, LanesBehind, arg.Consumers, arg.Lanes, arg.Positions)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +129,7 @@ func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParam
 			&i.Consumer,
 			&i.Lane,
 			&i.Queued,
-			&i.Wanted,
+			&i.Pos,
 		); err != nil {
 			return nil, err
 		}

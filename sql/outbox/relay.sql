@@ -119,15 +119,18 @@ SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
                 WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
                   AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
-                  AND (j.args ->> 'lane')::integer = c.lane) AS queued,
-       -- Whether something is ahead that is wanted, where that is looked for: not far, and who sees no end takes it for so.
-       (NOT @look::boolean OR (
-           SELECT count(*) = 50 OR coalesce(bool_or(EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                                                             WHERE s.consumer = c.consumer AND e.type LIKE s.like_pattern)), false)
-             FROM (SELECT e.type FROM /*schema*/events e WHERE e.lane = c.lane AND e.pos > c.pos ORDER BY e.pos LIMIT 50) AS e
-       ))::boolean AS wanted
+                  AND (j.args ->> 'lane')::integer = c.lane) AS queued, c.pos
   FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
   JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;
+
+-- name: LaneTypes :many
+-- The last event of each type in each lane, of those at the end of the log. Per lane and in order, so that it is the log's index
+-- that is read, and between two positions that are known beforehand, which leave few partitions over.
+SELECT l.lane::smallint AS lane, e.type, max(e.pos)::bigint AS pos
+  FROM unnest(@lanes::smallint[]) AS l (lane)
+ CROSS JOIN LATERAL (SELECT a.type, a.pos FROM /*schema*/events a
+                      WHERE a.lane = l.lane AND a.pos > @above AND a.pos <= @head ORDER BY a.pos LIMIT @most) AS e
+ GROUP BY l.lane, e.type;
 
 -- name: LanesSettled :many
 SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
