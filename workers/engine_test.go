@@ -98,9 +98,9 @@ func TestDrainsLeaveConnections(t *testing.T) {
 			return err
 		}))
 	}
-	require.Eventually(t, func() bool { return len(busy) == 3 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(busy) == 4 }, 30*time.Second, 10*time.Millisecond)
 	eventually(t, pool, `select count(*) > 20 from river_job where kind = 'outbox_drain'`)
-	require.Len(t, busy, 3)
+	require.Len(t, busy, 4)
 }
 
 func TestEffectsHappenOnceAndInOrder(t *testing.T) {

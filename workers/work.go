@@ -20,7 +20,7 @@ const (
 	// mostWait bounds the wait for a delivery's time, whatever the clock of the process that set it said.
 	mostWait = 100 * time.Millisecond
 	// poolKept is how many connections of the pool drains leave to the relay, to River and to requests, which would wait behind
-	// all drains otherwise: after an outage there are hundreds.
+	// all drains otherwise: after an outage there are hundreds. Of a pool of fewer than nine, it is a third.
 	poolKept = 3
 	// handOver is how soon a relay that was told to stop may be started by another process.
 	handOver = 50 * time.Millisecond
@@ -56,7 +56,8 @@ type drainWorker struct {
 }
 
 func newDrainWorker(pool *pgxpool.Pool, log *slog.Logger) *drainWorker {
-	return &drainWorker{log: log, room: make(chan struct{}, max(1, pool.Config().MaxConns-poolKept))}
+	conns := pool.Config().MaxConns
+	return &drainWorker{log: log, room: make(chan struct{}, conns-min(poolKept, conns/3))}
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }

@@ -86,7 +86,8 @@ type Workers struct {
 }
 
 // New prepares the workers for the consumers of reg. Nothing runs, and nothing is written, until Start.
-// Drains take all connections of the pool but three at most. One is used for LISTEN.
+// Drains leave three connections of the pool, or a third of one with fewer than nine, to the relay, to River and to requests. One
+// is used for LISTEN.
 func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
