@@ -166,11 +166,7 @@ func TestDatabaseAwayIsUnavailable(t *testing.T) {
 // Requests that find no free connection wait, but not for ever.
 func TestEmptyPoolIsUnavailable(t *testing.T) {
 	t.Parallel()
-	config := testdb.Pool(t).Config()
-	config.MaxConns = 1
-	small, err := pgxpool.NewWithConfig(t.Context(), config)
-	require.NoError(t, err)
-	t.Cleanup(small.Close)
+	small := testdb.SmallPool(t, testdb.Pool(t), 1)
 	s := newShop(t, func(cfg *handlers.Config) { cfg.Pool = small })
 	conn, err := small.Acquire(t.Context())
 	require.NoError(t, err)

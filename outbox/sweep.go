@@ -62,7 +62,11 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 			r.wakes.settled(now, Lane{row.Consumer, row.Lane}, row.SettledAt)
 		}
 	}
-	ready, all := r.wakes.unconfirmed(now)
+	return r.confirm(ctx, now, r.wakes.unconfirmed(now))
+}
+
+// confirm finds out which of the lanes are behind, and whether it is something wanted that they are to go on with.
+func (r *relay) confirm(ctx context.Context, now time.Time, ready map[Lane]int64) error {
 	if len(ready) == 0 {
 		return nil
 	}
@@ -70,20 +74,24 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 	for l, pos := range ready {
 		arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
 	}
-	behind, err := r.q.LanesBehind(ctx, db, arg)
+	behind, err := r.q.LanesBehind(ctx, r.db(r.pool), arg)
 	if err != nil {
 		return err
 	}
-	wanted := func(Lane, int64) bool { return true }
-	if all && len(behind) > 0 {
-		if wanted, err = r.recent(ctx); err != nil {
-			return err
-		}
-	}
+	var end *logEnd
 	passing := map[Lane]int64{}
 	for _, row := range behind {
 		l := Lane{row.Consumer, row.Lane}
-		if wanted(l, row.Pos) {
+		wanted := r.wakes.lane(l).wanted
+		if !wanted {
+			if end == nil {
+				if end, err = r.readEnd(ctx); err != nil {
+					return err
+				}
+			}
+			wanted = end.wanted(l.Lane, row.Pos, r.wakes.patterns[l.Consumer])
+		}
+		if wanted {
 			r.wakes.again(now, l, row.Queued)
 		} else {
 			passing[l] = ready[l]
@@ -97,11 +105,15 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 	return nil
 }
 
-// recent reads the end of the log and returns a func that says whether a lane has something after a position that its consumer
-// wants. Of a position before that end nobody knows, and it says yes.
-func (r *relay) recent(ctx context.Context) (wanted func(l Lane, pos int64) bool, err error) {
-	above := r.head - wakeLook
-	arg := outboxdb.LaneTypesParams{Above: above, Head: r.head, Most: wakeLook}
+// logEnd is what lies in the lanes at the end of the log.
+type logEnd struct {
+	above int64
+	types [Lanes][]outboxdb.LaneTypesRow
+}
+
+func (r *relay) readEnd(ctx context.Context) (*logEnd, error) {
+	end := &logEnd{above: r.head - wakeLook}
+	arg := outboxdb.LaneTypesParams{Above: end.above, Head: r.head, Most: wakeLook}
 	for lane := range int16(Lanes) {
 		arg.Lanes = append(arg.Lanes, lane)
 	}
@@ -109,13 +121,18 @@ func (r *relay) recent(ctx context.Context) (wanted func(l Lane, pos int64) bool
 	if err != nil {
 		return nil, fmt.Errorf("read the end of the log: %w", err)
 	}
-	return func(l Lane, pos int64) bool {
-		return pos < above || slices.ContainsFunc(rows, func(row outboxdb.LaneTypesRow) bool {
-			return row.Lane == l.Lane && row.Pos > pos && slices.ContainsFunc(r.wakes.patterns[l.Consumer], func(p string) bool {
-				return matches(p, row.Type)
-			})
-		})
-	}, nil
+	for _, row := range rows {
+		end.types[row.Lane] = append(end.types[row.Lane], row)
+	}
+	return end, nil
+}
+
+// wanted reports whether a lane has something after pos that one of the patterns takes. Before the end of the log nobody knows,
+// and the answer is yes.
+func (e *logEnd) wanted(lane int16, pos int64, patterns []string) bool {
+	return pos < e.above || slices.ContainsFunc(e.types[lane], func(row outboxdb.LaneTypesRow) bool {
+		return row.Pos > pos && slices.ContainsFunc(patterns, func(p string) bool { return matches(p, row.Type) })
+	})
 }
 
 // wake wakes the lanes that are due.

@@ -60,6 +60,7 @@ type consumerRow struct {
 type laneWake struct {
 	ready     int64     // something may be wanted up to here
 	confirmed int64     // the cursor was seen here or beyond
+	wanted    bool      // what is ready is known to be wanted; else that is to be found out before the lane is woken for it
 	woken     int64     // what was ready at the last wake-up
 	unwoken   int64     // events since then
 	unwokenAt time.Time // the first of them
@@ -95,6 +96,11 @@ func (w *wakes) setConsumers(now time.Time, rows []outboxdb.ConsumerListRow) {
 			// It, or a subscription of it, is new: what it wants may have appeared already.
 			w.patterns[r.Name] = r.Patterns
 			w.allAt = time.Time{}
+			for l, s := range w.lanes {
+				if l.Consumer == r.Name {
+					s.confirmed = 0 // what was not wanted may be now
+				}
+			}
 		}
 		w.consumers = append(w.consumers, consumerRow{r.Name, r.Patterns, r.PausedAt != nil})
 	}
@@ -117,7 +123,7 @@ func (w *wakes) appeared(now time.Time, lane int16, eventType string, pos, event
 		for _, p := range c.patterns {
 			if matches(p, eventType) {
 				s := w.lane(Lane{c.name, lane})
-				s.ready = max(s.ready, pos)
+				s.ready, s.wanted = max(s.ready, pos), true
 				if s.unwoken == 0 {
 					s.unwokenAt = now
 				}
@@ -168,31 +174,31 @@ func (w *wakes) delay(l Lane) bool {
 	return true
 }
 
-// unconfirmed returns what may still be ahead of cursors some time after its last wake-up, at most once a wakeSweep, and
-// whether these are all lanes.
-func (w *wakes) unconfirmed(now time.Time) (ready map[Lane]int64, all bool) {
-	if all = now.Sub(w.allAt) > wakeAll; all {
+// unconfirmed returns what may still be ahead of cursors some time after its last wake-up, at most once a wakeSweep.
+func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
+	if now.Sub(w.allAt) > wakeAll {
 		w.allAt = now
 		for _, c := range w.consumers {
 			for lane, head := range w.heads {
 				if head > 0 {
-					s := w.lane(Lane{c.name, int16(lane)})
-					s.ready = max(s.ready, head)
+					if s := w.lane(Lane{c.name, int16(lane)}); s.ready < head {
+						s.ready, s.wanted = head, s.news()
+					}
 				}
 			}
 		}
 	}
-	if !all && now.Sub(w.sweptAt) < wakeSweep {
-		return nil, false
+	if now.Sub(w.sweptAt) < wakeSweep {
+		return nil
 	}
 	w.sweptAt = now
-	ready = map[Lane]int64{}
+	ready := map[Lane]int64{}
 	for l, s := range w.lanes {
 		if s.ready > s.confirmed && (now.Sub(s.wokenAt) > wakeAgain || !s.since.IsZero() && now.Sub(s.since) > wakeAgain) {
 			ready[l] = s.ready
 		}
 	}
-	return ready, all
+	return ready
 }
 
 // passes notes that of what is ahead of the cursors of these lanes nothing is wanted: they take turns in passing it.
@@ -208,10 +214,10 @@ func (w *wakes) passes(now time.Time, ready map[Lane]int64) {
 	}
 }
 
-// again notes that a lane is still behind, and whether it has a wake-up in the queue that nobody takes up.
+// again notes that a lane is still behind what is wanted, and whether it has a wake-up in the queue that nobody takes up.
 func (w *wakes) again(now time.Time, l Lane, queued bool) {
 	s := w.lane(l)
-	s.queued, s.behind = queued, true
+	s.queued, s.behind, s.wanted = queued, true, true
 	s.poke = !queued && (s.poke || now.Sub(s.wokenAt) > wakeAgain)
 }
 
@@ -224,7 +230,7 @@ func (w *wakes) setBack(now time.Time, l Lane, queued bool) {
 // confirm notes that a lane's cursor is at pos or beyond.
 func (w *wakes) confirm(l Lane, pos int64) {
 	s := w.lane(l)
-	s.confirmed, s.queued, s.behind, s.since = max(s.confirmed, pos), false, false, time.Time{}
+	s.confirmed, s.wanted, s.queued, s.behind, s.since = max(s.confirmed, pos), false, false, false, time.Time{}
 }
 
 // fresh reports whether what the lane is woken for has come since it was last seen behind. Before a first look, any lane
@@ -232,7 +238,7 @@ func (w *wakes) confirm(l Lane, pos int64) {
 func (w *wakes) fresh(l Lane) bool { return !w.sweptAt.IsZero() && !w.lane(l).behind }
 
 func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.news()) }
-func (s *laneWake) news() bool  { return s.ready > max(s.woken, s.confirmed) }
+func (s *laneWake) news() bool  { return s.wanted && s.ready > max(s.woken, s.confirmed) }
 
 // from is when a lane that wants to be woken may be.
 func (w *wakes) from(s *laneWake, now time.Time) time.Time {

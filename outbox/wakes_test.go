@@ -20,8 +20,7 @@ func TestLaneThatNobodyWorksIsNotWokenForEver(t *testing.T) {
 	for i := range 60 * 50 { // a minute, an event every 20 ms
 		now = now.Add(20 * time.Millisecond)
 		w.appeared(now, 7, "note.taken", int64(i+1), 1)
-		ready, _ := w.unconfirmed(now)
-		for range ready {
+		for range w.unconfirmed(now) {
 			w.again(now, lane, !queuedSince.IsZero() && now.Sub(queuedSince) > 2*time.Second)
 		}
 		if n := len(w.due(now)); n > 0 {
@@ -70,8 +69,7 @@ func TestLanesPassWhatNobodyWantsInTurn(t *testing.T) {
 	for lane := range w.heads {
 		w.heads[lane] = 10
 	}
-	ready, all := w.unconfirmed(now)
-	require.True(t, all)
+	ready := w.unconfirmed(now)
 	require.Len(t, ready, Lanes)
 	w.passes(now, ready)
 	require.Empty(t, w.due(now))
@@ -85,6 +83,35 @@ func TestLanesPassWhatNobodyWantsInTurn(t *testing.T) {
 	}
 	require.Equal(t, Lanes-1, passed)
 	require.LessOrEqual(t, most, 4)
+}
+
+// What is not known to be wanted is found out, also where the first try fails, and again when the consumer wants more.
+func TestLanesOfWhichNothingIsKnownAreLookedAt(t *testing.T) {
+	t.Parallel()
+	w := newWakes()
+	now := time.Unix(1_800_000_000, 0)
+	wants := func(patterns ...string) {
+		w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: patterns}})
+	}
+	wants("rare")
+	lane := Lane{"c", 7}
+	w.heads[lane.Lane] = 10
+	for range 2 { // nothing comes of the first
+		require.Contains(t, w.unconfirmed(now), lane)
+		require.Empty(t, w.due(now))
+		now = now.Add(wakeSweep)
+	}
+	w.passes(now, map[Lane]int64{lane: 10})
+	now = now.Add(wakeSweep)
+	require.Empty(t, w.unconfirmed(now))
+
+	wants("rare", "note.*")
+	now = now.Add(wakeSweep)
+	require.Contains(t, w.unconfirmed(now), lane)
+	require.Empty(t, w.due(now))
+
+	w.appeared(now, lane.Lane, "note.taken", 11, 1)
+	require.Equal(t, []Lane{lane}, w.due(now))
 }
 
 // A wake-up for settled holds alone that finds no room waits for some, but not for long; one for news does not.

@@ -76,11 +76,7 @@ func agrees(t *testing.T, pool *pgxpool.Pool) {
 // Drains that take long, as many as there are lanes, leave connections of the pool to others.
 func TestDrainsLeaveConnections(t *testing.T) {
 	t.Parallel()
-	config := testdb.Pool(t).Config()
-	config.MaxConns = 6
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	pool := testdb.SmallPool(t, testdb.Pool(t), 6)
 	reg := outbox.NewRegistry()
 	busy, end := make(chan struct{}, 1000), make(chan struct{})
 	for _, name := range []string{"one", "other"} {

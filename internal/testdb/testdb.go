@@ -56,11 +56,22 @@ func Pool(tb testing.TB) *pgxpool.Pool {
 // PoolOn returns a pool like Pool's on the database of that URL.
 func PoolOn(tb testing.TB, databaseURL string) *pgxpool.Pool {
 	tb.Helper()
+	return poolOf(tb, databaseURL, 16)
+}
+
+// SmallPool returns a pool like Pool's, with so many connections at most, on the database of another.
+func SmallPool(tb testing.TB, other *pgxpool.Pool, conns int32) *pgxpool.Pool {
+	tb.Helper()
+	return poolOf(tb, other.Config().ConnString(), conns)
+}
+
+func poolOf(tb testing.TB, databaseURL string, conns int32) *pgxpool.Pool {
+	tb.Helper()
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
 		tb.Fatalf("testdb: %v", err)
 	}
-	config.MaxConns = 16
+	config.MaxConns = conns
 	config.ConnConfig.ConnectTimeout = 10 * time.Second
 	for name, value := range map[string]string{
 		"statement_timeout": "30s", "lock_timeout": "15s", "idle_in_transaction_session_timeout": "60s",

@@ -228,11 +228,7 @@ func TestSchemaOfItsOwn(t *testing.T) {
 // TestNothingIsLeftRunning, and a pool that is in use up to its last connection is no hindrance.
 func TestNothingIsLeftRunning(t *testing.T) {
 	pool := database(t)
-	config := pool.Config()
-	config.MaxConns = 1
-	small, err := pgxpool.NewWithConfig(t.Context(), config)
-	require.NoError(t, err)
-	defer small.Close()
+	small := testdb.SmallPool(t, pool, 1)
 	reg := outbox.NewRegistry()
 	outbox.Handle(reg, "counter", effect, outbox.On("note.taken"))
 	take(t, pool, "k", 1)
