@@ -84,6 +84,15 @@ func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.D
 	}
 }
 
+// DrainsWait says of drain jobs that count as running that they have not begun yet. Of one that was taken up more than a second ago and
+// has not ended, while nobody has its lane, the next drain of the lane believes that it died, and goes on carefully.
+func (e *Engine) DrainsWait(ctx context.Context, jobIDs []int64) error {
+	if err := e.q.DrainsWait(ctx, e.db(e.pool), jobIDs); err != nil {
+		return fmt.Errorf("outbox: drains that wait: %w", err)
+	}
+	return nil
+}
+
 // unknown is the place of an event where nothing says which it was.
 const unknown = -1
 

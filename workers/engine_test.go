@@ -99,6 +99,49 @@ func TestDrainsLeaveConnections(t *testing.T) {
 	require.Len(t, busy, 4)
 }
 
+// A drain that finds no room in its process for a while has not died: another process, which takes its lane, does not take the batch for
+// one that kills.
+func TestDrainThatWaitsForRoomIsNotTakenForDead(t *testing.T) {
+	t.Parallel()
+	pool := testdb.Pool(t)
+	effects(t, pool)
+	full, end := make(chan struct{}, 1000), make(chan struct{})
+	registry := func(before func()) *outbox.Registry {
+		reg := outbox.NewRegistry()
+		for _, name := range []string{"one", "other"} {
+			outbox.Handle(reg, name, func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+				before()
+				return effect(ctx, tx, e)
+			}, outbox.On("note.*"))
+		}
+		return reg
+	}
+	start(t, testdb.SmallPool(t, pool, 6), registry(func() {
+		full <- struct{}{}
+		<-end
+	}), workers.Config{})
+	release := sync.OnceFunc(func() { close(end) })
+	t.Cleanup(release) // before they are told to stop
+	for n := range 30 {
+		require.NoError(t, outbox.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			_, err := outbox.Append(t.Context(), tx, outbox.Event{Type: "note.taken", Key: fmt.Sprint("k", n), Data: note{n}})
+			return err
+		}))
+	}
+	require.Eventually(t, func() bool { return len(full) == 4 }, 30*time.Second, 10*time.Millisecond)
+	eventually(t, pool, `select count(*) > 4 from river_job
+		where kind = 'outbox_drain' and state = 'running' and created_at < clock_timestamp() - interval '2 seconds'`)
+	start(t, pool, registry(func() {}), workers.Config{})
+	// Each of the four has a lane, and perhaps others behind them.
+	eventually(t, pool, `select count(distinct (consumer, key)) >= 40 from effects`)
+	release()
+	eventually(t, pool, `select count(*) = 60 from effects`)
+	var buried int
+	require.NoError(t, pool.QueryRow(t.Context(), `select count(*) from river_job where kind = 'outbox_drain' and state = 'discarded'`).Scan(&buried))
+	require.Zero(t, buried)
+	agrees(t, pool)
+}
+
 func TestEffectsHappenOnceAndInOrder(t *testing.T) {
 	t.Parallel()
 	pool := testdb.Pool(t)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +24,8 @@ const (
 	// poolKept is how many connections of the pool drains leave to the relay, to River and to requests, which would wait behind
 	// all drains otherwise: after an outage there are hundreds. Of a pool of fewer than nine, it is a third.
 	poolKept = 3
+	// sayEvery is how often it is said of drains that wait for room that they do: well within the second after which they pass for dead.
+	sayEvery = 300 * time.Millisecond
 	// handOver is how soon a relay that was told to stop may be started by another process.
 	handOver = 50 * time.Millisecond
 )
@@ -53,11 +57,15 @@ type drainWorker struct {
 	jobs   jobs
 	log    *slog.Logger
 	room   chan struct{} // as many as drain at the same time, of all consumers: each takes a connection
+
+	mu      sync.Mutex
+	waiting map[int64]struct{} // jobs for which there is no room yet
+	saidAt  time.Time
 }
 
 func newDrainWorker(pool *pgxpool.Pool, log *slog.Logger) *drainWorker {
 	conns := pool.Config().MaxConns
-	return &drainWorker{log: log, room: make(chan struct{}, conns-min(poolKept, conns/3))}
+	return &drainWorker{log: log, waiting: map[int64]struct{}{}, room: make(chan struct{}, conns-min(poolKept, conns/3))}
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }
@@ -68,10 +76,56 @@ func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error
 	return nil
 }
 
-func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) {
+// enter waits for room, and reports whether there is some. Until then it is said of the job every now and then that it has not begun.
+func (w *drainWorker) enter(ctx context.Context, jobID int64) bool {
 	select {
 	case w.room <- struct{}{}:
-	case <-ctx.Done():
+		return true
+	default:
+	}
+	if jobID != 0 {
+		w.mu.Lock()
+		w.waiting[jobID] = struct{}{}
+		w.mu.Unlock()
+		defer func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			delete(w.waiting, jobID)
+		}()
+	}
+	tick := time.NewTicker(sayEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case w.room <- struct{}{}:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+			w.sayWaiting(ctx)
+		}
+	}
+}
+
+// sayWaiting says of all jobs that wait that they do; one of those that wait does so for the others.
+func (w *drainWorker) sayWaiting(ctx context.Context) {
+	w.mu.Lock()
+	ids := slices.Collect(maps.Keys(w.waiting))
+	if len(ids) == 0 || time.Since(w.saidAt) < sayEvery {
+		w.mu.Unlock()
+		return
+	}
+	w.saidAt = time.Now()
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := w.engine.DrainsWait(ctx, ids); err != nil {
+		w.log.Debug("drain: say that it waits for room", "error", err) // in an outage that is nothing new
+	}
+}
+
+func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) {
+	if !w.enter(ctx, jobID) {
 		return
 	}
 	defer func() { <-w.room }()

@@ -100,7 +100,8 @@ type DrainCrashedParams struct {
 }
 
 // Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch.
-// Not those that began just now: they are on their way to the lock.
+// Not those that began just now: they are on their way to the lock. Nor those that still wait for room in their process, which says
+// so more often than that: DrainsWait.
 func (q *Queries) DrainCrashed(ctx context.Context, db DBTX, arg DrainCrashedParams) ([]int64, error) {
 	rows, err := db.Query(ctx, DrainCrashed, arg.Queue, arg.JobID, arg.Lane)
 	if err != nil {
@@ -534,6 +535,17 @@ func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParam
 		return nil, err
 	}
 	return items, nil
+}
+
+const DrainsWait = `-- name: DrainsWait :exec
+UPDATE /*schema*/river_job SET attempted_at = clock_timestamp()
+ WHERE id IN (SELECT j.id FROM /*schema*/river_job j WHERE j.id = ANY ($1::bigint[]) AND j.state = 'running' FOR UPDATE SKIP LOCKED)
+`
+
+// These jobs have not begun. One of them that begins at this moment is its drain's.
+func (q *Queries) DrainsWait(ctx context.Context, db DBTX, ids []int64) error {
+	_, err := db.Exec(ctx, DrainsWait, ids)
+	return err
 }
 
 const EngineBounds = `-- name: EngineBounds :exec
