@@ -101,9 +101,16 @@ func (s *stage) visit(ctx context.Context, points []failpoint.Point, bound time.
 	return hits
 }
 
+// fewPoints are so few that any process may die at any of them: two that die at the same one cost less than the wait for the one whose part
+// it is.
+const fewPoints = 12
+
 // share are the points that one of so many processes is to die at: its part of them, lest all die at the same ones; those that one
-// process passes, which may be any; and, where its part is done, all.
+// process passes, which may be any; and, where its part is done or few are left, all.
 func share(points []failpoint.Point, i, n int) []failpoint.Point {
+	if len(points) <= fewPoints {
+		return points
+	}
 	own := slices.DeleteFunc(slices.Clone(points), func(p failpoint.Point) bool {
 		return slices.Index(failpoint.All(), p)%n != i
 	})
@@ -229,6 +236,7 @@ func (s *stage) lead(ctx context.Context, points []failpoint.Point, round int) {
 	}
 	if among(3, "retention.") {
 		s.age(ctx)
+		s.pass(ctx)
 	}
 }
 

@@ -16,24 +16,22 @@ func (s *stage) endQuarantine(ctx context.Context) error {
 	return s.exec(ctx, "delete from outbox where key = 'refused'; delete from quarantine where key = 'refused'")
 }
 
-// firstPartition of the log is small, so that a run sees it go soon.
-const firstPartition = 500
-
-// partitionSize is that of the others. In the long form there are to be few: each costs every new connection. In the short form they are
-// smaller than what the relay wants ahead of it, so that it has to make them again when they are dropped.
-func (s *stage) partitionSize() int {
-	if s.long {
-		return 20_000
-	}
-	return 3_000
-}
+const (
+	// The first partitions of the log are small, so that a run sees some of them go.
+	firstPartitions    = 6
+	firstPartitionSize = 500
+	firstPartitionsEnd = firstPartitions * firstPartitionSize
+	// partitionSize is that of the others. There are to be few, as in production: each costs every new connection the planning of what reads
+	// the log. It is less than what the relay wants ahead of it, so that it makes them again when they are dropped.
+	partitionSize = 50_000
+)
 
 // prepareLog makes partitions small, and has the log refuse a key.
 func (s *stage) prepareLog(ctx context.Context) error {
 	_, err := s.direct.Exec(ctx, fmt.Sprintf(`alter table events add constraint faults_refuses check (key <> 'refused');
 		drop table events_p0; update relay_state set partition_size = %d, partitioned_to = 0;
-		select outbox_make_event_partitions(1);
-		update relay_state set partition_size = %d`, firstPartition, s.partitionSize()))
+		select outbox_make_event_partitions(%d);
+		update relay_state set partition_size = %d`, firstPartitionSize, firstPartitionsEnd, partitionSize))
 	return err
 }
 
@@ -54,19 +52,34 @@ func (s *stage) dropAhead(ctx context.Context) {
 					update relay_state set partitioned_to = s.partitioned_to;
 				end loop;
 			end $$;
-			reset lock_timeout`, firstPartition))
+			reset lock_timeout`, firstPartitionsEnd))
 		return err == nil
 	})
 }
 
-// age makes the oldest partition of the log old enough for retention to drop it. What it holds is kept for the proof.
+// age makes the oldest partition of the log, once it is full, old enough for retention to drop it. What it holds is kept for the proof.
 func (s *stage) age(ctx context.Context) {
 	_, _ = s.direct.Exec(ctx, fmt.Sprintf(`with young as (select min(pos) as pos from events where relayed_at > clock_timestamp() - interval '1 hour'),
-		old as (select case when pos < %[1]d then %[1]d else %[1]d + ((pos - %[1]d) / %[2]d + 1) * %[2]d end as high from young),
+		ends as (select case when pos < %[1]d then (pos / %[2]d + 1) * %[2]d else %[1]d + ((pos - %[1]d) / %[3]d + 1) * %[3]d end as high from young),
+		old as (select high from ends, relay_state where high <= head),
 		kept as (
 			insert into faults.retired (pos, id, type, key, data, correlation_id, causation_id)
 			select pos, id, type, key, data, correlation_id, causation_id from events, old
 			where pos < high and relayed_at > clock_timestamp() - interval '1 hour')
 		update events set relayed_at = relayed_at - interval '60 days' from old where pos < high and relayed_at > clock_timestamp() - interval '1 hour'`,
-		firstPartition, s.partitionSize()))
+		firstPartitionsEnd, firstPartitionSize, partitionSize))
+}
+
+// pass wakes lanes that only have to pass what their consumer does not want in the oldest partition. The relay has them take turns, over half
+// a minute, and begins anew where it dies before that: while processes die all the time, the log's floor would stay where it is.
+func (s *stage) pass(ctx context.Context) {
+	_, _ = s.direct.Exec(ctx, fmt.Sprintf(`with oldest as (select (min(pos) / %[2]d + 1) * %[2]d as high from events having min(pos) < %[1]d)
+		insert into river_job (state, max_attempts, args, kind, queue)
+		select 'available', 1, jsonb_build_object('consumer', c.consumer, 'lane', c.lane), 'outbox_drain', 'outbox_' || c.consumer
+		from cursors c, oldest
+		where c.pos < high and high <= (select head from relay_state)
+		and exists (select from events e where e.lane = c.lane and e.pos > c.pos and e.pos < high)
+		and not exists (select from river_job j where j.kind = 'outbox_drain' and j.state in ('available', 'running')
+			and j.args ->> 'consumer' = c.consumer and (j.args ->> 'lane')::integer = c.lane)
+		order by c.pos limit 100`, firstPartitionsEnd, firstPartitionSize))
 }

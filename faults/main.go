@@ -101,7 +101,7 @@ func (c command) run(ctx context.Context) (ok bool, err error) {
 	if c.List {
 		for _, k := range kinds {
 			form := ""
-			if k.longOnly {
+			if k.stage == single {
 				form = " (long form)"
 			}
 			fmt.Printf("%-20s %s%s\n", k.name, k.doc, form)

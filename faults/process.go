@@ -22,6 +22,9 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 )
 
+// startPause is how long after the end of one process the next is started; it doubles while none comes to serve.
+const startPause = 100 * time.Millisecond
+
 // slot is a place for a process of the service, which somebody like systemd keeps running: one that dies is started again.
 type slot struct {
 	name   string
@@ -57,15 +60,10 @@ func (s *slot) supervise() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(s.done)
-	for pause := 100 * time.Millisecond; ; {
-		began := time.Now()
-		if s.mayRun() {
-			s.runOnce()
-		}
-		if time.Since(began) > 2*time.Second {
-			pause = 100 * time.Millisecond
-		} else {
-			pause = min(2*pause, time.Second)
+	for pause := startPause; ; {
+		pause = min(2*pause, time.Second)
+		if s.mayRun() && s.runOnce() {
+			pause = startPause
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -83,10 +81,11 @@ func (s *slot) mayRun() bool {
 	return s.wanted
 }
 
-func (s *slot) runOnce() {
+// runOnce runs a process until it ends, and reports whether it came to serve: one that did is started again at once.
+func (s *slot) runOnce() (served bool) {
 	log, err := os.OpenFile(s.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return
+		return false
 	}
 	defer func() { _ = log.Close() }()
 	from, _ := log.Seek(0, 2)
@@ -101,22 +100,20 @@ func (s *slot) runOnce() {
 	cmd.Env = append(cmd.Env, failpoint.EnvAddr+"=127.0.0.1:0")
 	if err := cmd.Start(); err != nil {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	died := make(chan struct{})
 	s.cmd, s.died, s.api, s.admin, s.points = cmd, died, "", "", ""
 	s.mu.Unlock()
 
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		s.awaitServing(from, died)
-	}()
+	awaited := make(chan bool, 1)
+	go func() { awaited <- s.awaitServing(from, died) }()
 	_ = cmd.Wait()
 	s.gone() // before anybody is told, who would take its addresses for those of the next
 	close(died)
-	<-served
+	served = <-awaited
 	s.gone()
+	return served
 }
 
 // gone forgets the process.
@@ -126,14 +123,14 @@ func (s *slot) gone() {
 	s.cmd, s.api, s.admin, s.points = nil, "", "", ""
 }
 
-// awaitServing reads from the log where the process listens.
-func (s *slot) awaitServing(from int64, died <-chan struct{}) {
+// awaitServing reads from the log where the process listens, and reports whether it does before it dies.
+func (s *slot) awaitServing(from int64, died <-chan struct{}) bool {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case <-died:
-			return
+			return false
 		case <-tick.C:
 		}
 		read := tailOf(s.logs, from)
@@ -152,7 +149,7 @@ func (s *slot) awaitServing(from int64, died <-chan struct{}) {
 				s.api, s.admin = said.API, said.Admin
 				s.mu.Unlock()
 				s.onServe(said.API)
-				return
+				return true
 			}
 			s.mu.Unlock()
 		}

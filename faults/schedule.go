@@ -41,28 +41,32 @@ func newSchedule(c command) *schedule {
 		share float64
 	}{{alone, 0.7}, {pair, 0.1}, {pooled, 0.1}, {diskData, 0.05}, {diskWAL, 0.05}}
 	for _, part := range shares {
-		ks := wanted(of(part.where))
-		if len(ks) == 0 {
+		if c.Short {
+			s.add(act{where: part.where, kinds: wanted(of(part.where, together))})
+			s.add(act{where: part.where, kinds: wanted(of(part.where, patient))})
 			continue
 		}
-		a := act{where: part.where}
-		if c.Short {
-			a.kinds = ks
-		} else {
-			a.then, a.lasts = ks, time.Duration(float64(c.For)*part.share)
-			if c.Long {
-				a.kinds = slices.Clone(ks)
-				s.rng.Shuffle(len(ks), func(i, j int) { a.kinds[i], a.kinds[j] = a.kinds[j], a.kinds[i] })
-			}
+		ks := wanted(of(part.where, together, patient))
+		a := act{where: part.where, then: ks, lasts: time.Duration(float64(c.For) * part.share)}
+		if c.Long {
+			a.kinds = slices.Clone(ks)
+			s.rng.Shuffle(len(ks), func(i, j int) { a.kinds[i], a.kinds[j] = a.kinds[j], a.kinds[i] })
 		}
-		s.stages = append(s.stages, a)
+		s.add(a)
 	}
 	for _, k := range wanted(kinds) {
-		if k.longOnly && (c.Long || len(c.Only) > 0) {
+		if k.stage == single && (c.Long || len(c.Only) > 0) {
 			s.stages = append(s.stages, act{where: k.in, kinds: []kind{k}})
 		}
 	}
 	return s
+}
+
+// add adds a stage in which anything happens.
+func (s *schedule) add(a act) {
+	if len(a.kinds)+len(a.then) > 0 {
+		s.stages = append(s.stages, a)
+	}
 }
 
 // draw takes one by weight. Kinds without weight come once, or not at all.
@@ -144,6 +148,9 @@ func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *
 	r.add(s, v, time.Since(began))
 	s.keep = o.keep || v.bad() || len(s.violations.all()) > 0
 	o.say("stage %d: %s\n", n+1, v.line(total(s.faults)))
+	for _, found := range v.Found { // at once: a run that ends in another stage has no report
+		o.say("stage %d: ✗ %s\n", n+1, found)
+	}
 	return nil
 }
 
