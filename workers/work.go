@@ -111,7 +111,7 @@ func (w *drainWorker) enter(ctx context.Context, jobID int64) bool {
 func (w *drainWorker) sayWaiting(ctx context.Context) {
 	w.mu.Lock()
 	ids := slices.Collect(maps.Keys(w.waiting))
-	if len(ids) == 0 || time.Since(w.saidAt) < sayEvery {
+	if len(ids) == 0 || time.Since(w.saidAt) < sayEvery/2 {
 		w.mu.Unlock()
 		return
 	}
