@@ -236,7 +236,6 @@ func (s *stage) lead(ctx context.Context, points []failpoint.Point, round int) {
 	}
 	if among(3, "retention.") {
 		s.age(ctx)
-		s.pass(ctx)
 	}
 }
 

@@ -18,9 +18,8 @@ func (s *stage) endQuarantine(ctx context.Context) error {
 
 const (
 	// The first partitions of the log are small, so that a run sees some of them go.
-	firstPartitions    = 6
 	firstPartitionSize = 500
-	firstPartitionsEnd = firstPartitions * firstPartitionSize
+	firstPartitionsEnd = 6 * firstPartitionSize
 	// partitionSize is that of the others. There are to be few, as in production: each costs every new connection the planning of what reads
 	// the log. It is less than what the relay wants ahead of it, so that it makes them again when they are dropped.
 	partitionSize = 50_000
@@ -68,18 +67,4 @@ func (s *stage) age(ctx context.Context) {
 			where pos < high and relayed_at > clock_timestamp() - interval '1 hour')
 		update events set relayed_at = relayed_at - interval '60 days' from old where pos < high and relayed_at > clock_timestamp() - interval '1 hour'`,
 		firstPartitionsEnd, firstPartitionSize, partitionSize))
-}
-
-// pass wakes lanes that only have to pass what their consumer does not want in the oldest partition. The relay has them take turns, over half
-// a minute, and begins anew where it dies before that: while processes die all the time, the log's floor would stay where it is.
-func (s *stage) pass(ctx context.Context) {
-	_, _ = s.direct.Exec(ctx, fmt.Sprintf(`with oldest as (select (min(pos) / %[2]d + 1) * %[2]d as high from events having min(pos) < %[1]d)
-		insert into river_job (state, max_attempts, args, kind, queue)
-		select 'available', 1, jsonb_build_object('consumer', c.consumer, 'lane', c.lane), 'outbox_drain', 'outbox_' || c.consumer
-		from cursors c, oldest
-		where c.pos < high and high <= (select head from relay_state)
-		and exists (select from events e where e.lane = c.lane and e.pos > c.pos and e.pos < high)
-		and not exists (select from river_job j where j.kind = 'outbox_drain' and j.state in ('available', 'running')
-			and j.args ->> 'consumer' = c.consumer and (j.args ->> 'lane')::integer = c.lane)
-		order by c.pos limit 100`, firstPartitionsEnd, firstPartitionSize))
 }

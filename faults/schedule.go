@@ -56,7 +56,7 @@ func newSchedule(c command) *schedule {
 	}
 	for _, k := range wanted(kinds) {
 		if k.stage == single && (c.Long || len(c.Only) > 0) {
-			s.stages = append(s.stages, act{where: k.in, kinds: []kind{k}})
+			s.add(act{where: k.in, kinds: []kind{k}})
 		}
 	}
 	return s
@@ -87,8 +87,7 @@ func (s *schedule) draw(ks []kind) kind {
 	return ks[0]
 }
 
-// runSchedule plays a schedule, one stage after the other; of the short form, which waits most of the time, two at once: the first takes as
-// long as all others.
+// runSchedule plays a schedule, one stage after the other; of the short form two at once: the first takes as long as all others.
 func runSchedule(ctx context.Context, o *options, s *schedule) (*report, error) {
 	r := newReport(o.seed)
 	playing, ctx := errgroup.WithContext(ctx)
@@ -148,9 +147,6 @@ func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *
 	r.add(s, v, time.Since(began))
 	s.keep = o.keep || v.bad() || len(s.violations.all()) > 0
 	o.say("stage %d: %s\n", n+1, v.line(total(s.faults)))
-	for _, found := range v.Found { // at once: a run that ends in another stage has no report
-		o.say("stage %d: ✗ %s\n", n+1, found)
-	}
 	return nil
 }
 
