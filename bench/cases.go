@@ -17,6 +17,7 @@ type measurement struct {
 	gives []figure
 	on    template
 	once  bool // a long one, which --quick runs but once
+	long  bool // --quick leaves it out, unless it is asked for
 	run   func(ctx context.Context, e *env) ([]float64, error)
 }
 
@@ -103,8 +104,12 @@ var measurements = []measurement{
 		on:    withRiver, run: writeNotify.measure,
 	},
 	{
-		gives: one("sustained/ours", perSecond, "32 writers with InTx and Append, and one consumer beside them"),
-		on:    withOutbox, run: sustainedOurs,
+		gives: one("sustained/ours", perSecond, "32 writers with InTx, Later and Append, and one consumer beside them"),
+		on:    withOutbox, run: sustainedOurs{}.measure,
+	},
+	{
+		gives: one("sustained/ours-exec", perSecond, "the same, but the writers wait for the answer to the state row's INSERT"),
+		on:    withOutbox, long: true, run: sustainedOurs{waiting: true}.measure,
 	},
 	{
 		gives: one("sustained/river", perSecond, "32 writers with InsertTx, and effects with JobCompleteTx beside them"),

@@ -70,9 +70,10 @@ type plan struct {
 func (p plan) cases() []measurement {
 	var chosen []measurement
 	for _, m := range measurements {
-		if p.only == nil || m.matches(p.only) {
-			chosen = append(chosen, m)
+		if p.only != nil && !m.matches(p.only) || p.only == nil && m.long && p.size.budget > 0 {
+			continue
 		}
+		chosen = append(chosen, m)
 	}
 	return chosen
 }

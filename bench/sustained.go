@@ -50,7 +50,10 @@ func sustainedRate(ctx context.Context, e *env, writers *clients) (float64, erro
 	return rate, err
 }
 
-func sustainedOurs(ctx context.Context, e *env) ([]float64, error) {
+// sustainedOurs has writers that wait for the commit alone, or also for the answer to the state row's INSERT.
+type sustainedOurs struct{ waiting bool }
+
+func (s sustainedOurs) measure(ctx context.Context, e *env) ([]float64, error) {
 	o := ours{style: queueing, consumers: 1}
 	var done atomic.Int64
 	w, err := newWorkers(e.pool, o.registry(&done))
@@ -63,7 +66,11 @@ func sustainedOurs(ctx context.Context, e *env) ([]float64, error) {
 	writers := &clients{count: sustainedWriters, write: func(ctx context.Context, i int, n int64) error {
 		key, nth := sustainedKey(i, n)
 		return outbox.InTx(ctx, e.pool, func(tx pgx.Tx) error {
-			if err := writeState(ctx, tx, uuid.New()); err != nil {
+			state := tx
+			if !s.waiting {
+				state = outbox.Later(tx)
+			}
+			if err := writeState(ctx, state, uuid.New()); err != nil {
 				return err
 			}
 			_, err := outbox.Append(ctx, tx, outbox.Event{Type: eventType, Key: key, Data: payload{N: nth}})

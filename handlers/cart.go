@@ -51,7 +51,7 @@ func (a *api) createCart(c echo.Context, user uuid.UUID) error {
 	}
 	return a.write(c, write{caller: user.String(), body: body, work: func(ctx context.Context, tx pgx.Tx) (int, any, error) {
 		cartID := newID()
-		if err := a.queries.CartCreate(ctx, tx, shopdb.CartCreateParams{ID: cartID, UserID: user}); err != nil {
+		if err := a.queries.CartCreate(ctx, outbox.Later(tx), shopdb.CartCreateParams{ID: cartID, UserID: user}); err != nil {
 			return 0, nil, fmt.Errorf("create a cart: %w", err)
 		}
 		out, err := a.changed(ctx, tx, shop.CartCreated, shop.CartChanged{CartID: cartID, UserID: user, CartVersion: 1})

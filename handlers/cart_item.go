@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/internal/shop"
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 type itemRequest struct {
@@ -65,7 +66,7 @@ func (a *api) placeItem(ctx context.Context, tx pgx.Tx, cartID uuid.UUID, sku st
 	case place.Others >= maxLines:
 		return shop.Line{}, invalid("/sku", fmt.Sprintf("makes more than %d different products in the cart", maxLines))
 	}
-	err = a.queries.CartItemAdd(ctx, tx, shopdb.CartItemAddParams{CartID: cartID, Sku: sku, Quantity: int32(quantity)})
+	err = a.queries.CartItemAdd(ctx, outbox.Later(tx), shopdb.CartItemAddParams{CartID: cartID, Sku: sku, Quantity: int32(quantity)})
 	if err != nil {
 		return shop.Line{}, fmt.Errorf("add to the cart: %w", err)
 	}

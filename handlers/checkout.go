@@ -101,7 +101,7 @@ func (a *api) sell(ctx context.Context, tx pgx.Tx, cartID, user uuid.UUID, payme
 	if err != nil {
 		return checkoutAnswer{}, err
 	}
-	err = a.queries.OrderCreate(ctx, tx, shopdb.OrderCreateParams{
+	err = a.queries.OrderCreate(ctx, outbox.Later(tx), shopdb.OrderCreateParams{
 		ID: orderID, CartID: cartID, UserID: user, Amount: total.Amount, Currency: total.Currency, Lines: encoded,
 		PaymentMethod: paymentMethod, CheckoutEventID: eventID,
 	})

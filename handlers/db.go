@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 const (
@@ -17,14 +19,21 @@ const (
 	queryTimeout = 10 * time.Second
 )
 
-// writing is how a writing transaction begins, in one round trip. The limits hold behind a pooler too.
-var writing = pgx.TxOptions{BeginQuery: `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '3s';
-	SET LOCAL statement_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '10s'`}
+// writing is how a writing transaction begins, and limit what it begins with: the limits hold behind a pooler too.
+var writing = pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
 
-// beginner begins writing transactions, for outbox.InTx.
-type beginner struct{ conn *pgxpool.Conn }
+const limit = `SELECT set_config('lock_timeout', $1::text, true), set_config('statement_timeout', $2::text, true),
+	set_config('idle_in_transaction_session_timeout', $3::text, true)`
 
-func (b beginner) Begin(ctx context.Context) (pgx.Tx, error) { return b.conn.BeginTx(ctx, writing) }
+// inTx runs fn in a writing transaction.
+func inTx(ctx context.Context, conn *pgxpool.Conn, fn func(tx pgx.Tx) error) error {
+	return outbox.InTxOptions(ctx, conn, writing, func(tx pgx.Tx) error {
+		if _, err := outbox.Later(tx).Exec(ctx, limit, "3s", "5s", "10s"); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
+}
 
 // withConn runs fn on a connection of the pool. A client that goes away gives up its place in the queue, but ends
 // nothing that has begun: a cancelled query costs its connection, and the answer is worth keeping for the next try.

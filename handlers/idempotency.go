@@ -59,20 +59,18 @@ func (a *api) write(c echo.Context, w write) error {
 
 func (a *api) commit(c echo.Context, key string, w write) error {
 	var first answer
-	committing := false
 	err := a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) error {
-		return outbox.InTx(ctx, beginner{conn}, func(tx pgx.Tx) (err error) {
+		return inTx(ctx, conn, func(tx pgx.Tx) (err error) {
 			if key == "" {
 				first, err = run(ctx, tx, w)
 			} else {
 				first, err = a.once(ctx, tx, w, keyID(w.caller, c.Request().Method+" "+c.Path(), w.resource, key), key)
 			}
-			committing = err == nil
 			return err
 		})
 	})
 	switch {
-	case err != nil && committing:
+	case outbox.IsOutcomeUnknown(err):
 		return unknownOutcome(err, key != "")
 	case err != nil:
 		return err
@@ -122,7 +120,7 @@ func (a *api) once(ctx context.Context, tx pgx.Tx, w write, id []byte, key strin
 	if err != nil {
 		return answer{}, err
 	}
-	err = a.queries.IdempotencyKeep(ctx, tx, shopdb.IdempotencyKeepParams{
+	err = a.queries.IdempotencyKeep(ctx, outbox.Later(tx), shopdb.IdempotencyKeepParams{
 		ID: id, BodyMac: bodyMAC, Status: int32(first.status), Body: first.body,
 	})
 	if err != nil {

@@ -53,6 +53,9 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 	if len(events) == 0 {
 		return nil, nil
 	}
+	if l, ok := tx.(laterTx); ok {
+		tx = l.Tx // an append waits for nothing anyway
+	}
 	d := deliveryFrom(ctx)
 	rows := make([]stored, len(events))
 	ids := make([]uuid.UUID, len(events))

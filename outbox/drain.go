@@ -21,6 +21,8 @@ const (
 	drainBytes = 8 << 20
 	// drainBusy is how many events in one batch tell of load.
 	drainBusy = 64
+	// drainLarge is how many events in one batch tell of a backlog: more in one transaction make little of a difference.
+	drainLarge = 200
 	// drainScan is how many positions a drain looks at for them: a consumer of few types passes the others quickly.
 	drainScan = 5000
 	// drainCommit is after how long a batch stops where it is and commits.
@@ -305,6 +307,9 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	b.logDone(time.Since(began))
 	if b.done >= drainBusy {
 		d.busyAt.Store(time.Now().UnixNano())
+	}
+	if b.full || b.done >= drainLarge {
+		d.pace.large()
 	}
 	return b.full || b.pending, nil
 }

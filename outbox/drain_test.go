@@ -39,6 +39,22 @@ func (r *rig) fill(key string, n int) {
 	r.relay()
 }
 
+// A consumer has a backlog once there was a large batch of it: then as many of its drains run as can.
+func TestHasBacklog(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "effects", effect, outbox.On("note.*"))
+	r := newRig(t, reg)
+	r.fill("a", 100)
+	r.drain("effects", "a")
+	require.False(t, r.HasBacklog("effects"))
+	r.fill("a", 300)
+	r.drain("effects", "a")
+	require.True(t, r.HasBacklog("effects"))
+	require.False(t, r.HasBacklog("another"))
+	r.agrees()
+}
+
 func TestPoisonedChunks(t *testing.T) {
 	t.Parallel()
 	for name, poison := range map[string]func(ctx context.Context, tx pgx.Tx) error{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
@@ -58,6 +59,32 @@ func ExampleAppend() {
 	var invalid *outbox.InvalidEventError
 	fmt.Println(errors.As(err, &invalid), invalid.Field)
 	// Output: true key
+}
+
+// What nobody waits for travels with the commit: one round trip for the whole transaction. What the server refuses is then
+// the error of InTx.
+func ExampleLater() {
+	ctx := context.Background()
+	pool, end := database(`CREATE TABLE members (id integer PRIMARY KEY, name text NOT NULL)`)
+	defer end()
+
+	signUp := func(id int, name string) error {
+		return outbox.InTx(ctx, pool, func(tx pgx.Tx) error {
+			if _, err := outbox.Later(tx).Exec(ctx, `INSERT INTO members (id, name) VALUES ($1, $2)`, id, name); err != nil {
+				return err
+			}
+			_, err := outbox.Append(ctx, tx, outbox.Event{Type: "user.signed_up", Key: fmt.Sprint("user-", id), Data: User{name}})
+			return err
+		})
+	}
+	fmt.Println(signUp(1, "Ada"))
+
+	err := signUp(1, "Grace")
+	var refused *pgconn.PgError
+	fmt.Println(errors.As(err, &refused) && refused.Code == "23505", outbox.IsOutcomeUnknown(err))
+	// Output:
+	// <nil>
+	// true false
 }
 
 // What fn did is undone, events included, when it fails.

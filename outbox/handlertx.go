@@ -63,6 +63,15 @@ func newHandlerTx(tx pgx.Tx) *handlerTx {
 	return &handlerTx{Tx: tx, batch: &pgx.Batch{}, at: ours}
 }
 
+// later takes a statement to be sent with others.
+func (t *handlerTx) later(sql string, args []any) bool {
+	if !queueable(args) {
+		return false
+	}
+	t.batch.Queue(sql, args...)
+	return true
+}
+
 // belongs says whose the statements are that are queued from here on.
 func (t *handlerTx) belongs(to owner) {
 	for len(t.owners) < t.batch.Len() {

@@ -11,6 +11,8 @@ const (
 	// chunk, and each success a few more: after a failure, the handlers of those that travelled behind it run again.
 	drainSegment     = 96
 	drainSegmentTime = 500 * time.Millisecond
+	// paceBacklog is how long after a large batch there is a backlog.
+	paceBacklog = time.Second
 )
 
 // pace is what the engine has learned of a consumer. It is a matter of speed alone, and may be lost.
@@ -19,11 +21,21 @@ type pace struct {
 	each    time.Duration // how long the statements of one event take
 	clean   int           // events that may travel together, as far as failures tell
 	passing bool          // events that it does not want lie between those it does
+	largeAt time.Time     // the last batch that told of a backlog
 }
 
 func (e *Engine) paceOf(consumer string) *pace {
 	p, _ := e.paces.LoadOrStore(consumer, &pace{clean: drainSegment})
 	return p.(*pace)
+}
+
+// HasBacklog reports whether a drain of the consumer, in this process, had a large batch to do, or more than one, within the last
+// second. It is safe to call concurrently.
+func (e *Engine) HasBacklog(consumer string) bool {
+	p := e.paceOf(consumer)
+	p.update.Lock()
+	defer p.update.Unlock()
+	return time.Since(p.largeAt) < paceBacklog
 }
 
 // segment is how many events may travel together.
@@ -48,6 +60,13 @@ func (p *pace) broke() {
 	p.update.Lock()
 	defer p.update.Unlock()
 	p.clean = drainChunk
+}
+
+// large notes that a batch told of a backlog.
+func (p *pace) large() {
+	p.update.Lock()
+	defer p.update.Unlock()
+	p.largeAt = time.Now()
 }
 
 // passed notes whether there was something to pass.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -12,19 +13,23 @@ import (
 )
 
 // producerTx is the transaction that InTx gives to its func. It begins with the first statement, in one round trip, and
-// what was appended last travels with the commit: so a producer has no more round trips than without an event, and
-// holds the keys' locks for no longer than the commit takes. Everything happens in the order in which it was asked for.
+// what nobody waits for, events and what is left to Later, travels with the statement that comes next or with the commit: so a
+// producer has no more round trips than answers it looks at, and holds the keys' locks for no longer than it must.
+// Everything happens in the order in which it was asked for.
 type producerTx struct {
-	pgx.Tx // nil until it has begun
-	conn   *pgx.Conn
-	kept   []appends
-	nested bool // a savepoint was opened: from then on events are written at once, inside or outside of it
+	pgx.Tx  // nil until it has begun
+	conn    *pgx.Conn
+	options pgx.TxOptions
+	kept    []kept
+	nested  bool // a savepoint was opened: from then on everything is written at once, inside or outside of it
 }
 
-// appends are events that are to be written into a schema.
-type appends struct {
+// kept are events to be written into a schema, or a statement.
+type kept struct {
 	schema Schema
 	rows   []stored
+	sql    string
+	args   []any
 }
 
 // keep takes events to be written before the next statement, or with the commit. It reports whether it has.
@@ -32,74 +37,27 @@ func (t *producerTx) keep(s Schema, rows []stored) bool {
 	if t.nested {
 		return false
 	}
-	if n := len(t.kept); n > 0 && t.kept[n-1].schema == s {
+	// Those that follow one another are written together: their keys' locks are then taken in one order.
+	if n := len(t.kept); n > 0 && len(t.kept[n-1].rows) > 0 && t.kept[n-1].schema == s {
 		t.kept[n-1].rows = append(t.kept[n-1].rows, rows...)
 	} else {
-		t.kept = append(t.kept, appends{s, rows})
+		t.kept = append(t.kept, kept{schema: s, rows: rows})
 	}
 	return true
 }
 
-// open begins the transaction if it has not begun, and writes what is kept.
-func (t *producerTx) open(ctx context.Context) error {
-	if t.Tx != nil && len(t.kept) == 0 {
-		return nil
+// later takes a statement, like keep.
+func (t *producerTx) later(sql string, args []any) bool {
+	if t.nested || !queueable(args) {
+		return false
 	}
-	appends := len(t.kept) > 0
-	if appends {
-		failpoint.At(failpoint.ProducerAppendBefore)
-	}
-	if err := t.send(ctx, &pgx.Batch{}); err != nil {
-		return err
-	}
-	if appends {
-		failpoint.At(failpoint.ProducerAppendAfter)
-	}
-	return nil
+	t.kept = append(t.kept, kept{sql: sql, args: args})
+	return true
 }
 
-// send begins the transaction if it has not begun, writes what is kept, and then what else is to be queued.
-func (t *producerTx) send(ctx context.Context, b *pgx.Batch, more ...string) error {
-	if t.Tx == nil {
-		b.BeginTx(pgx.TxOptions{})
-	}
-	for _, k := range t.kept {
-		k.schema.queueWrite(b, k.rows)
-	}
-	wrote := len(t.kept) > 0
-	t.kept = nil
-	for _, sql := range more {
-		b.Queue(sql)
-	}
-	results := t.conn.SendBatch(ctx, b)
-	if t.Tx == nil {
-		t.Tx = results.Tx()
-	}
-	if err := results.Close(); err != nil {
-		if wrote && sqlState(err) != "" {
-			return fmt.Errorf("outbox: append: %w", err)
-		}
-		return err
-	}
-	return nil
-}
-
-// commit ends the transaction. What is kept travels with it.
-func (t *producerTx) commit(ctx context.Context) error {
-	failpoint.At(failpoint.ProducerCommitBefore)
-	switch {
-	case len(t.kept) > 0:
-		return t.send(ctx, &pgx.Batch{}, "commit")
-	case t.Tx != nil:
-		return t.Tx.Commit(ctx)
-	}
-	return nil
-}
-
-// first reports whether a statement can be the one that the transaction begins with: one with arguments, and no options
-// of pgx among them, is one statement and can be queued.
-func (t *producerTx) first(args []any) bool {
-	if t.Tx != nil || len(t.kept) > 0 || len(args) == 0 {
+// queueable reports whether a statement can be queued: one with arguments, and no options of pgx among them, is a single one.
+func queueable(args []any) bool {
+	if len(args) == 0 {
 		return false
 	}
 	switch args[0].(type) {
@@ -109,29 +67,107 @@ func (t *producerTx) first(args []any) bool {
 	return true
 }
 
-// begin sends the first statement together with the begin, whose result it takes.
-func (t *producerTx) begin(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
-	b := &pgx.Batch{}
-	b.BeginTx(pgx.TxOptions{})
-	b.Queue(sql, args...)
-	results := t.conn.SendBatch(ctx, b)
-	t.Tx = results.Tx()
-	_, err := results.Exec()
+// send begins the transaction if it has not begun, writes what is kept and then queues sql, if that is not empty, whose result is the
+// next one to be read. The caller closes the results, unless there is an error.
+func (t *producerTx) send(ctx context.Context, sql string, args ...any) (pgx.BatchResults, error) {
+	batch := &pgx.Batch{}
+	if t.Tx == nil {
+		batch.BeginTx(t.options)
+	}
+	appends := map[int]bool{} // which of the statements write events
+	for _, k := range t.kept {
+		if len(k.rows) == 0 {
+			batch.Queue(k.sql, k.args...)
+			continue
+		}
+		first := batch.Len()
+		k.schema.queueWrite(batch, k.rows)
+		for i := first; i < batch.Len(); i++ {
+			appends[i] = true
+		}
+	}
+	t.kept = nil
+	before := batch.Len()
+	if sql != "" {
+		batch.Queue(sql, args...)
+	}
+	results := t.conn.SendBatch(ctx, batch)
+	if t.Tx == nil {
+		t.Tx = results.Tx()
+	}
+	for i := range before {
+		if _, err := results.Exec(); err != nil {
+			_ = results.Close() // the first error is the one that counts
+			if appends[i] && sqlState(err) != "" {
+				err = fmt.Errorf("outbox: append: %w", err)
+			}
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+// appends reports whether events are kept.
+func (t *producerTx) appends() bool {
+	return slices.ContainsFunc(t.kept, func(k kept) bool { return len(k.rows) > 0 })
+}
+
+// with is send before the commit.
+func (t *producerTx) with(ctx context.Context, sql string, args ...any) (pgx.BatchResults, error) {
+	appends := t.appends()
+	if appends {
+		failpoint.At(failpoint.ProducerAppendBefore)
+	}
+	results, err := t.send(ctx, sql, args...)
+	if appends && err == nil {
+		failpoint.At(failpoint.ProducerAppendAfter)
+	}
 	return results, err
 }
 
+// open begins the transaction if it has not begun, and writes what is kept.
+func (t *producerTx) open(ctx context.Context) error {
+	if t.idle() {
+		return nil
+	}
+	results, err := t.with(ctx, "")
+	if err != nil {
+		return err
+	}
+	return results.Close()
+}
+
+// idle reports whether nothing is to be sent before the next statement.
+func (t *producerTx) idle() bool { return t.Tx != nil && len(t.kept) == 0 }
+
+// commit ends the transaction. What is kept travels with it.
+func (t *producerTx) commit(ctx context.Context) error {
+	failpoint.At(failpoint.ProducerCommitBefore)
+	switch {
+	case len(t.kept) > 0:
+		results, err := t.send(ctx, "commit")
+		if err != nil {
+			return err
+		}
+		return results.Close()
+	case t.Tx != nil:
+		return t.Tx.Commit(ctx)
+	}
+	return nil
+}
+
 func (t *producerTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if !t.first(args) {
+	if t.idle() || !queueable(args) {
 		if err := t.open(ctx); err != nil {
 			return pgconn.CommandTag{}, err
 		}
 		return t.Tx.Exec(ctx, sql, args...)
 	}
-	results, err := t.begin(ctx, sql, args)
-	var tag pgconn.CommandTag
-	if err == nil {
-		tag, err = results.Exec()
+	results, err := t.with(ctx, sql, args...)
+	if err != nil {
+		return pgconn.CommandTag{}, err
 	}
+	tag, err := results.Exec()
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
@@ -139,21 +175,20 @@ func (t *producerTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 }
 
 func (t *producerTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if !t.first(args) {
+	if t.idle() || !queueable(args) {
 		if err := t.open(ctx); err != nil {
 			return failedRow{err}
 		}
 		return t.Tx.QueryRow(ctx, sql, args...)
 	}
-	results, err := t.begin(ctx, sql, args)
+	results, err := t.with(ctx, sql, args...)
 	if err != nil {
-		_ = results.Close() // the first error is the one that counts
 		return failedRow{err}
 	}
 	return firstRow{results}
 }
 
-// firstRow is the row of a statement that was sent with the begin.
+// firstRow is the row of a statement that was sent with what came before it.
 type firstRow struct{ results pgx.BatchResults }
 
 func (r firstRow) Scan(dest ...any) error {

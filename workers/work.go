@@ -26,6 +26,9 @@ const (
 	poolKept = 3
 	// sayEvery is how often it is said of drains that wait for room that they do: well within the second after which they pass for dead.
 	sayEvery = 300 * time.Millisecond
+	// turnWait is how long a drain of a consumer waits at most while another one runs. When there is not much to do, the one finds more
+	// for having waited, and a batch costs far more than an event in it; when the other one is slow, it must not keep the rest.
+	turnWait = 50 * time.Millisecond
 	// handOver is how soon a relay that was told to stop may be started by another process.
 	handOver = 50 * time.Millisecond
 )
@@ -56,16 +59,24 @@ type drainWorker struct {
 	engine *outbox.Engine
 	jobs   jobs
 	log    *slog.Logger
-	room   chan struct{} // as many as drain at the same time, of all consumers: each takes a connection
+	room   chan struct{}            // as many as drain at the same time, of all consumers: each takes a connection
+	turns  map[string]chan struct{} // by consumer: one at a time has it
 
 	mu      sync.Mutex
 	waiting map[int64]struct{} // jobs for which there is no room yet
 	saidAt  time.Time
 }
 
-func newDrainWorker(pool *pgxpool.Pool, log *slog.Logger) *drainWorker {
+func newDrainWorker(pool *pgxpool.Pool, reg *outbox.Registry, log *slog.Logger) *drainWorker {
 	conns := pool.Config().MaxConns
-	return &drainWorker{log: log, waiting: map[int64]struct{}{}, room: make(chan struct{}, conns-min(poolKept, conns/3))}
+	w := &drainWorker{
+		log: log, waiting: map[int64]struct{}{}, room: make(chan struct{}, conns-min(poolKept, conns/3)),
+		turns: map[string]chan struct{}{},
+	}
+	for _, c := range reg.Consumers() {
+		w.turns[c.Name] = make(chan struct{}, 1)
+	}
+	return w
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }
@@ -74,6 +85,24 @@ func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * ti
 func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error {
 	w.drain(ctx, outbox.Lane{Consumer: job.Args.Consumer, Lane: job.Args.Lane}, job.ID)
 	return nil
+}
+
+// turn waits until no other drain of the consumer has the turn in this process, but not for long, and not where there is a backlog:
+// there several at a time are what is fastest. It returns what gives the turn to the next one.
+func (w *drainWorker) turn(ctx context.Context, consumer string) (done func()) {
+	turn := w.turns[consumer]
+	if turn == nil || w.engine.HasBacklog(consumer) {
+		return func() {}
+	}
+	timer := time.NewTimer(turnWait)
+	defer timer.Stop()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return func() {}
 }
 
 // enter waits for room, and reports whether there is some. Until then it is said of the job every now and then that it has not begun.
@@ -125,6 +154,7 @@ func (w *drainWorker) sayWaiting(ctx context.Context) {
 }
 
 func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) {
+	defer w.turn(ctx, lane.Consumer)()
 	if !w.enter(ctx, jobID) {
 		return
 	}

@@ -105,7 +105,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	case cfg.PollOnly:
 		w.lazyPoll = poll
 	}
-	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, cfg.Logger), &deliverWorker{clock: w.clock}
+	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, reg, cfg.Logger), &deliverWorker{clock: w.clock}
 	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
 	known := river.NewWorkers()
 	river.AddWorker(known, relay)
