@@ -91,6 +91,7 @@ func (c *chunks) call(ctx context.Context) (again bool, err error) {
 	members, next := c.unit(first)
 	queued, sent, appended := c.tx.batch.Len(), c.tx.sent, len(c.tx.appended)
 	c.tx.belongs(owner{item: first, handler: true})
+	c.tx.nested = false
 	failpoint.At(failpoint.DrainHandlerBefore)
 	err = c.invoke(ctx, members)
 	failpoint.At(failpoint.DrainHandlerAfter)

@@ -20,6 +20,7 @@ type handlerTx struct {
 	at       owner   // of what is queued now
 	sent     int     // statements sent so far
 	single   bool    // send each statement alone
+	nested   bool    // the handler opened a savepoint: what it leaves to Later is sent at once, inside or outside of that
 	failure  *failure
 	flying   chan *failure // what of a batch that is under way will become, or nil
 	appended []stored
@@ -65,7 +66,7 @@ func newHandlerTx(tx pgx.Tx) *handlerTx {
 
 // later takes a statement to be sent with others.
 func (t *handlerTx) later(sql string, args []any) bool {
-	if !queueable(args) {
+	if t.nested || !queueable(args) {
 		return false
 	}
 	t.batch.Queue(sql, args...)
@@ -236,6 +237,7 @@ func (t *handlerTx) Begin(ctx context.Context) (pgx.Tx, error) {
 	if err := t.flush(ctx); err != nil {
 		return nil, err
 	}
+	t.nested = true
 	return t.Tx.Begin(ctx)
 }
 

@@ -199,6 +199,10 @@ func TestInTxOptions(t *testing.T) {
 		}
 	}
 	r.holds(`select count(*) = 8 from effects`)
+	require.NoError(t, outbox.InTxOptions(ctx, r.pool, pgx.TxOptions{CommitQuery: "rollback"}, func(tx pgx.Tx) error {
+		return later(ctx, tx, 1)
+	}))
+	r.holds(`select count(*) = 8 from effects`)
 }
 
 // In a handler it goes on the batch: an error is that of the event that queued it, and an append through it is kept back
@@ -214,7 +218,18 @@ func TestLaterInAHandler(t *testing.T) {
 		before := outbox.Batch(ctx).Len()
 		_, err := outbox.Later(tx).Exec(ctx, laterEffect, e.Consumer, e.Key, e.Data.N)
 		written += outbox.Batch(ctx).Len() - before
-		return err
+		if err != nil || e.Data.N != 3 {
+			return err
+		}
+		inner, err := tx.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		// Inside of the savepoint, and gone with it.
+		if err := later(ctx, tx, 5); err != nil {
+			return err
+		}
+		return inner.Rollback(ctx)
 	}, outbox.On("note.*"), outbox.MaxAttempts(1))
 	r := newRig(t, reg)
 	r.exec(`alter table effects add constraint small check (n < 10)`)

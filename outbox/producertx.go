@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,7 +146,7 @@ func (t *producerTx) commit(ctx context.Context) error {
 	failpoint.At(failpoint.ProducerCommitBefore)
 	switch {
 	case len(t.kept) > 0:
-		results, err := t.send(ctx, "commit")
+		results, err := t.send(ctx, cmp.Or(t.options.CommitQuery, "commit"))
 		if err != nil {
 			return err
 		}
