@@ -48,9 +48,7 @@ func TestAccountWaitsForThePlan(t *testing.T) {
 		waiting <- a
 	}()
 	// The plan comes once the request waits for it: the database knows the looks.
-	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_stat_activity where query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
-	}, 10*time.Second, 5*time.Millisecond)
+	s.somebodyWaits()
 	s.exec(`insert into subscriptions (user_id, plan, trial_ends_at) values ($1, 'trial', now() + interval '14 days')`, c.id)
 	select {
 	case a := <-waiting:

@@ -108,6 +108,16 @@ func (s *shop) customer() *customer {
 	return c
 }
 
+// somebodyWaits returns once a request in this database waits for what an account's plan is about to be. Other tests' databases are on the
+// same server.
+func (s *shop) somebodyWaits() {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		return value[bool](s, `select exists (select from pg_stat_activity
+			where datname = current_database() and query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 // cart makes a cart with one line for each pair of sku and quantity.
 func (c *customer) cart(items ...any) string {
 	c.t.Helper()

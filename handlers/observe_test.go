@@ -208,9 +208,7 @@ func TestClientThatLeaves(t *testing.T) {
 		defer close(gone)
 		_, _ = s.try(ctx, "GET", "/v1/account", nil, "Authorization", "Bearer "+c.token, "Prefer", "wait=30", "X-Correlation-ID", "leaver")
 	}()
-	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_stat_activity where query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
-	}, 10*time.Second, 5*time.Millisecond)
+	s.somebodyWaits()
 	leave()
 	<-gone
 	line := s.log.with(t, `"leaver"`)
@@ -233,9 +231,7 @@ func TestShutdownAnswersWhoWaits(t *testing.T) {
 		a, _ := s.try(t.Context(), "GET", "/v1/account", nil, "Authorization", "Bearer "+c.token, "Prefer", "wait=30")
 		waiting <- a
 	}()
-	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_stat_activity where query like '%SubscriptionsStarted%' and pid <> pg_backend_pid())`)
-	}, 10*time.Second, 5*time.Millisecond)
+	s.somebodyWaits()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	require.NoError(t, server.Shutdown(ctx))
