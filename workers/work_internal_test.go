@@ -43,12 +43,11 @@ func TestDrainsTakeTurns(t *testing.T) {
 		require.Len(t, turns, 1, "the turn was not given on")
 		require.Zero(t, time.Since(begun))
 
-		go await(t.Context()) // while the second one has it, and does not end
-		time.Sleep(turnWait)
-		synctest.Wait()
 		second := <-turns
-		synctest.Wait()
-		(<-turns)() // the third one, which did not wait any longer
+		go await(t.Context()) // while the second one has it, and does not end
+		third := <-turns
+		require.Equal(t, turnWait, time.Since(begun), "the third one waits no longer than that")
+		third()
 		require.Len(t, w.turns["a"], 1, "who has no turn has none to give on")
 		second()
 		require.Empty(t, w.turns["a"])
