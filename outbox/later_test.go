@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -131,6 +132,7 @@ func TestLaterFailsWithWhatComesNext(t *testing.T) {
 	r.exec(`alter table effects add constraint small check (n < 10)`)
 	violated := func(err error, constraint string) {
 		t.Helper()
+		require.Equal(t, constraint == "no_x", strings.HasPrefix(err.Error(), "outbox: append: "), "it says what failed: %v", err)
 		var pg *pgconn.PgError
 		require.ErrorAs(t, err, &pg)
 		require.Equal(t, constraint, pg.ConstraintName)
@@ -144,6 +146,11 @@ func TestLaterFailsWithWhatComesNext(t *testing.T) {
 		_, err := tx.Exec(ctx, laterEffect, "producer", "k", 1)
 		return err
 	}), "small")
+	r.exec(`alter table outbox add constraint no_x check (key <> 'x')`)
+	violated(outbox.InTx(ctx, r.pool, func(tx pgx.Tx) error {
+		_, err := outbox.Append(ctx, tx, outbox.Event{Type: "note.taken", Key: "x", Data: note{}})
+		return errors.Join(later(ctx, tx, 1), err, later(ctx, tx, 2))
+	}), "no_x")
 	// A deferred constraint fails in the commit itself: the transaction is rolled back all the same.
 	r.exec(`alter table effects add constraint one unique (n) deferrable initially deferred`)
 	violated(outbox.InTx(ctx, r.pool, func(tx pgx.Tx) error {

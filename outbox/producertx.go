@@ -75,7 +75,7 @@ func (t *producerTx) send(ctx context.Context, sql string, args ...any) (pgx.Bat
 	if t.Tx == nil {
 		batch.BeginTx(t.options)
 	}
-	appends := map[int]bool{} // which of the statements write events
+	var writes []*pgx.QueuedQuery // of events
 	for _, k := range t.kept {
 		if len(k.rows) == 0 {
 			batch.Queue(k.sql, k.args...)
@@ -83,12 +83,10 @@ func (t *producerTx) send(ctx context.Context, sql string, args ...any) (pgx.Bat
 		}
 		first := batch.Len()
 		k.schema.queueWrite(batch, k.rows)
-		for i := first; i < batch.Len(); i++ {
-			appends[i] = true
-		}
+		writes = append(writes, batch.QueuedQueries[first:]...)
 	}
 	t.kept = nil
-	before := batch.Len()
+	before := batch.QueuedQueries
 	if sql != "" {
 		batch.Queue(sql, args...)
 	}
@@ -96,10 +94,10 @@ func (t *producerTx) send(ctx context.Context, sql string, args ...any) (pgx.Bat
 	if t.Tx == nil {
 		t.Tx = results.Tx()
 	}
-	for i := range before {
+	for _, q := range before {
 		if _, err := results.Exec(); err != nil {
 			_ = results.Close() // the first error is the one that counts
-			if appends[i] && sqlState(err) != "" {
+			if slices.Contains(writes, q) && sqlState(err) != "" {
 				err = fmt.Errorf("outbox: append: %w", err)
 			}
 			return nil, err

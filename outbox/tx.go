@@ -33,20 +33,16 @@ type TxBeginner interface {
 //
 // An error of the commit itself may mean that the transaction did commit: see IsOutcomeUnknown.
 func InTx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
-	return inTx(ctx, db, pgx.TxOptions{}, func(ctx context.Context, fn func(pgx.Tx) error) error {
-		return pgx.BeginFunc(ctx, db, fn)
-	}, fn)
+	return inTx(ctx, db, pgx.TxOptions{}, fn, func(fn func(pgx.Tx) error) error { return pgx.BeginFunc(ctx, db, fn) })
 }
 
 // InTxOptions is InTx for a transaction with options. A BeginQuery must be a single statement.
 func InTxOptions(ctx context.Context, db TxBeginner, options pgx.TxOptions, fn func(tx pgx.Tx) error) error {
-	return inTx(ctx, db, options, func(ctx context.Context, fn func(pgx.Tx) error) error {
-		return pgx.BeginTxFunc(ctx, db, options, fn)
-	}, fn)
+	return inTx(ctx, db, options, fn, func(fn func(pgx.Tx) error) error { return pgx.BeginTxFunc(ctx, db, options, fn) })
 }
 
-// inTx is InTx where it knows the kind of db, and where it does not, begins with the func given.
-func inTx(ctx context.Context, db any, options pgx.TxOptions, begin func(context.Context, func(pgx.Tx) error) error, work func(pgx.Tx) error) error {
+// inTx is InTxOptions. Where it does not know the kind of db, plain is the transaction.
+func inTx(ctx context.Context, db any, options pgx.TxOptions, work func(pgx.Tx) error, plain func(fn func(pgx.Tx) error) error) error {
 	var err error
 	committing := false
 	fn := func(tx pgx.Tx) error {
@@ -62,7 +58,7 @@ func inTx(ctx context.Context, db any, options pgx.TxOptions, begin func(context
 	case *pgx.Conn:
 		err = inProducerTx(ctx, db, options, fn)
 	default:
-		err = begin(ctx, func(tx pgx.Tx) error {
+		err = plain(func(tx pgx.Tx) error {
 			if err := fn(tx); err != nil {
 				return err
 			}
