@@ -192,7 +192,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 	tx, err := d.pipelineFor(ctx, limit, limit, func(b *pgx.Batch) {
 		db := d.queued(b)
 		// The token below is what counts, and not the job: whatever buries or replays an event redraws it.
-		_ = d.q.JobFinish(ctx, db, d.jobID)
+		_ = d.q.JobLock(ctx, db, d.jobID)
 		_ = d.q.OutboxLockKeys(ctx, db, []string{d.event.Key})
 		b.Queue(d.schema.sql(outboxdb.HoldLock), d.c.Name, d.eventID, d.token).Query(func(rows pgx.Rows) error {
 			fenced = !rows.Next()
@@ -227,6 +227,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 	_ = d.q.EngineTakesBack(ctx, db)
 	_, _ = d.q.HoldSettle(ctx, db, outboxdb.HoldSettleParams{Outcome: &outcome, Consumer: d.c.Name, EventID: d.eventID})
 	_ = d.q.LetterReplayed(ctx, db, outboxdb.LetterReplayedParams{Consumer: d.c.Name, EventID: d.eventID})
+	_ = d.q.DeliverJobDone(ctx, db, d.jobID)
 	if d.n != 1 || outcome != "applied" { // a clean first try is not logged
 		_ = d.logAttempt(ctx, db, d.c.Name, d.eventID, d.n, outcome, nil)
 	}

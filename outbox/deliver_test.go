@@ -111,7 +111,7 @@ func TestAttemptWhoseJobAZombieEnded(t *testing.T) {
 			})
 			require.NoError(t, r.attempt(job))
 			r.applied("mail", "k", 1)
-			r.holds(`select state = 'completed' from river_job where id = $1`, job)
+			r.holds(`select not exists (select from river_job where id = $1 and state <> 'completed')`, job)
 			r.agrees()
 		})
 	}

@@ -1,7 +1,6 @@
 package outbox_test
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,8 +14,8 @@ import (
 )
 
 // Plans are made once, and perhaps while the tables are new, or when statistics were taken of them while they were empty, which makes
-// an index walked from end to end as cheap as one row of it: each of the statements that a batch or an attempt consists of must come to
-// its rows by an index with all that it knows of them, and not by one that leads to all of a consumer's.
+// an index walked from end to end as cheap as one row of it: each of the statements that a batch, an attempt or the look at lanes and jobs
+// consists of must come to its rows by an index with all that it knows of them, and not by one that leads to all of a consumer's.
 func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 	t.Parallel()
 	untold, analyzed := testdb.Pool(t), testdb.Pool(t)
@@ -35,9 +34,13 @@ func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 		"DrainPending":     {outboxdb.DrainPending, `events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DrainWindow":      {outboxdb.DrainWindow, `events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DrainAdvance":     {outboxdb.DrainAdvance, `events(?s:.*)Index Cond: .*lane = .*pos > `},
+		"DeliverStuck":     {outboxdb.DeliverStuck, `river_job i\n +Index Cond: .state = (?s:.*)holds o\n +Index Cond: .job_id = (?s:.*)river_job j\n +Index Cond: .*id = `},
+		"HoldsWithoutJob":  {outboxdb.HoldsWithoutJob, `holds_open_idx on holds o\n(?s:.*)river_job_pkey on river_job i\n +Index Cond: .*id (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
+		"LanesSettled":     {outboxdb.LanesSettled, `holds_settled_idx`},
+		"LanesBehind":      {outboxdb.LanesBehind, `river_job j\n +Index Cond: .*state = .*queue = `},
 		"LetterReplayed":   {outboxdb.LetterReplayed, `discarded_jobs\n +Index Cond: .*event_id = `},
 		"WaitStates":       {outboxdb.WaitStates, `events_p0_id_idx(?s:.*)Index Cond: \(id = (?s:.*)processed_events\w* p_1\n +Index Cond: .*consumer = .*event_id = (?s:.*)discarded_jobs d\n +Index Cond: .*event_id = `},
-		"JobFinish":        {outboxdb.JobFinish, `river_job\n +Index Cond: .id = `},
+		"DeliverJobDone":   {outboxdb.DeliverJobDone, `river_job\n +Index Cond: .id = `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,8 +109,11 @@ func planOf(t *testing.T, url, query string) string {
 	for _, p := range parameter.FindAllString(query, -1) {
 		seen[p] = true
 	}
-	nulls := strings.TrimSuffix(strings.Repeat("null, ", len(seen)), ", ")
-	rows, err := tx.Query(t.Context(), fmt.Sprintf("explain (costs off) execute statement(%s)", nulls), pgx.QueryExecModeSimpleProtocol)
+	execute := "execute statement"
+	if len(seen) > 0 {
+		execute += "(null" + strings.Repeat(", null", len(seen)-1) + ")"
+	}
+	rows, err := tx.Query(t.Context(), "explain (costs off) "+execute, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)

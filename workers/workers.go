@@ -122,7 +122,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		FetchCooldown:       time.Millisecond,
 		FetchPollInterval:   w.poll,
 		FetchOnlyKnownKinds: true,
-		// What became of events is in the delivery log. A wake-up is gone when it is done.
+		// What became of events is in the delivery log. Wake-ups and deliveries that are done are gone with the commit.
 		CompletedJobRetentionPeriod: time.Hour,
 		PollOnly:                    cfg.PollOnly,
 		SoftStopTimeout:             cfg.SoftStop,

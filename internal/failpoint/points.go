@@ -60,10 +60,10 @@ const (
 const (
 	// DrainFetchBefore: no transaction. The drain's job, where it has one, is running.
 	DrainFetchBefore Point = "drain.fetch.before"
-	// DrainFetchAfter: the transaction has the lane and its events, those ahead of the cursor or those that waited, and has completed
+	// DrainFetchAfter: the transaction has the lane and its events, those ahead of the cursor or those that waited, and has deleted
 	// the drain's job. None has run.
 	DrainFetchAfter Point = "drain.fetch.after"
-	// DrainTaken: another has the lane, or the consumer is paused. The transaction has completed the drain's job.
+	// DrainTaken: another has the lane, or the consumer is paused. The transaction has deleted the drain's job.
 	DrainTaken Point = "drain.taken"
 	// DrainTry: a batch of this lane ended with its process. That is noted, committed, and the lane is free.
 	DrainTry Point = "drain.try"
@@ -106,7 +106,7 @@ const (
 	DeliverHandlerAfter Point = "deliver.handler.after"
 	// DeliverCommitBefore: the hold's end and appended events are about to be sent, with the commit.
 	DeliverCommitBefore Point = "deliver.commit.before"
-	// DeliverCommitAfter: the event is settled and the job completed, committed. What waits is not released.
+	// DeliverCommitAfter: the event is settled and the job gone, committed. What waits is not released.
 	DeliverCommitAfter Point = "deliver.commit.after"
 	// DeliverFailBefore: the attempt has failed, and its own transaction is rolled back. Nothing says so.
 	DeliverFailBefore Point = "deliver.fail.before"

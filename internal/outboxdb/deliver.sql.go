@@ -13,6 +13,17 @@ import (
 	"github.com/google/uuid"
 )
 
+const DeliverJobDone = `-- name: DeliverJobDone :exec
+DELETE FROM /*schema*/river_job WHERE id = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+`
+
+// A job that is done is of no more use than a wake-up: see DrainJobDone. Not only a running one: an attempt that was fenced off may
+// have ended it in the meantime, as River knows no fence. Its hold is settled before it, or the trigger would bury the event.
+func (q *Queries) DeliverJobDone(ctx context.Context, db DBTX, id int64) error {
+	_, err := db.Exec(ctx, DeliverJobDone, id)
+	return err
+}
+
 const DeliverTurn = `-- name: DeliverTurn :one
 SELECT (c.paused_at IS NOT NULL)::boolean AS paused, coalesce(c.dedupe, c.name)::text AS dedupe,
        (set_config('pgoutbox.turn', CASE WHEN c.paused_at IS NULL AND EXISTS (SELECT FROM /*schema*/river_job j WHERE j.id = $1 AND j.state = 'running')
@@ -171,14 +182,12 @@ func (q *Queries) HoldSettle(ctx context.Context, db DBTX, arg HoldSettleParams)
 	return result.RowsAffected(), nil
 }
 
-const JobFinish = `-- name: JobFinish :exec
-UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()
- WHERE id = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+const JobLock = `-- name: JobLock :exec
+SELECT id FROM /*schema*/river_job WHERE id = $1 FOR UPDATE
 `
 
-// Not only a running job: an attempt that was fenced off may have ended it in the meantime, as River knows no fence.
-func (q *Queries) JobFinish(ctx context.Context, db DBTX, id int64) error {
-	_, err := db.Exec(ctx, JobFinish, id)
+func (q *Queries) JobLock(ctx context.Context, db DBTX, id int64) error {
+	_, err := db.Exec(ctx, JobLock, id)
 	return err
 }
 

@@ -94,7 +94,7 @@ func (q *Queries) LaneTypes(ctx context.Context, db DBTX, arg LaneTypesParams) (
 const LanesBehind = `-- name: LanesBehind :many
 SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
-                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
+                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind || '' = 'outbox_drain'
                   AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
                   AND (j.args ->> 'lane')::integer = c.lane) AS queued, c.pos
   FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
@@ -173,8 +173,8 @@ func (q *Queries) LanesQueued(ctx context.Context, db DBTX, queues []string) ([]
 }
 
 const LanesSettled = `-- name: LanesSettled :many
-SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
- WHERE h.settled_at IS NOT NULL GROUP BY h.consumer, h.lane
+SELECT (h.consumer || '')::text AS consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
+ WHERE h.settled_at IS NOT NULL GROUP BY h.lane, h.consumer || ''
 `
 
 type LanesSettledRow struct {
@@ -183,6 +183,7 @@ type LanesSettledRow struct {
 	SettledAt time.Time
 }
 
+// Grouped as the index of settled holds is ordered, which is what makes it the one that is read.
 func (q *Queries) LanesSettled(ctx context.Context, db DBTX) ([]LanesSettledRow, error) {
 	rows, err := db.Query(ctx, LanesSettled)
 	if err != nil {

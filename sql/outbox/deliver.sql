@@ -1,10 +1,13 @@
 -- name: JobLockRunning :one
 SELECT id FROM /*schema*/river_job WHERE id = @id AND state = 'running' FOR UPDATE;
 
--- name: JobFinish :exec
--- Not only a running job: an attempt that was fenced off may have ended it in the meantime, as River knows no fence.
-UPDATE /*schema*/river_job SET state = 'completed', finalized_at = clock_timestamp()
- WHERE id = @id AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled');
+-- name: JobLock :exec
+SELECT id FROM /*schema*/river_job WHERE id = @id FOR UPDATE;
+
+-- name: DeliverJobDone :exec
+-- A job that is done is of no more use than a wake-up: see DrainJobDone. Not only a running one: an attempt that was fenced off may
+-- have ended it in the meantime, as River knows no fence. Its hold is settled before it, or the trigger would bury the event.
+DELETE FROM /*schema*/river_job WHERE id = @id AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled');
 
 -- name: DeliverTurn :one
 -- Tells the next statements of the pipeline whether the attempt may begin: its job, locked before, runs, and the consumer

@@ -117,7 +117,7 @@ SELECT n.lane::smallint AS lane,
 -- while: then no process works it, or all are busy, and more of them bring nothing.
 SELECT c.consumer, c.lane,
        EXISTS (SELECT FROM /*schema*/river_job j
-                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind = 'outbox_drain'
+                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind || '' = 'outbox_drain'
                   AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
                   AND (j.args ->> 'lane')::integer = c.lane) AS queued, c.pos
   FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
@@ -133,8 +133,9 @@ SELECT l.lane::smallint AS lane, e.type, max(e.pos)::bigint AS pos
  GROUP BY l.lane, e.type;
 
 -- name: LanesSettled :many
-SELECT h.consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
- WHERE h.settled_at IS NOT NULL GROUP BY h.consumer, h.lane;
+-- Grouped as the index of settled holds is ordered, which is what makes it the one that is read.
+SELECT (h.consumer || '')::text AS consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
+ WHERE h.settled_at IS NOT NULL GROUP BY h.lane, h.consumer || '';
 
 -- name: LanesQueued :many
 -- The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is.
