@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -209,4 +210,29 @@ func TestFloorWaitsForWhoBeginsBelowIt(t *testing.T) {
 	require.NoError(t, tx.Commit(t.Context()))
 	<-done
 	c.holds(`select floor = 0 from retention`)
+}
+
+// Retention comes every few minutes, and nearly always for nothing. It asks how far the cursors are, and looks through the delivery
+// log, only where something is old enough.
+func TestRetentionOfNothingOldLooksAtLittle(t *testing.T) {
+	t.Parallel()
+	c := newCalendar(t, 6)
+	c.fill(5)
+	c.exec(`insert into delivery_log (consumer, event_id, attempt, outcome, at) select 'c', id, 2, 'applied', relayed_at from events`)
+	tx, err := c.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `lock table cursors in access exclusive mode`)
+	require.NoError(t, err)
+	c.retire()
+	require.NoError(t, tx.Rollback(t.Context()))
+	c.holds(`select floor = 0 from retention`)
+
+	look := func(age time.Duration) int64 {
+		row, err := outboxdb.New().RetireDeliveryLog(t.Context(), c.pool, outboxdb.RetireDeliveryLogParams{Seconds: age.Seconds(), Most: 100})
+		require.NoError(t, err)
+		return row.Looked
+	}
+	require.Equal(t, int64(0), look(7*day))
+	require.Equal(t, int64(100), look(4*day))
+	c.agrees()
 }

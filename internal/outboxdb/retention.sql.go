@@ -36,7 +36,9 @@ const RetireDeliveryLog = `-- name: RetireDeliveryLog :one
 WITH old AS (
     SELECT l.id, l.old, CASE WHEN l.old THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
       FROM (SELECT d.id, d.event_id, d.at < clock_timestamp() - make_interval(secs => $1) AS old
-              FROM /*schema*/delivery_log d WHERE d.id > $2 ORDER BY d.id LIMIT $3) AS l
+              FROM /*schema*/delivery_log d WHERE d.id > $2 ORDER BY d.id
+             LIMIT CASE WHEN (SELECT f.at < clock_timestamp() - make_interval(secs => $1)
+                                FROM /*schema*/delivery_log f WHERE f.id > $2 ORDER BY f.id LIMIT 1) THEN $3::bigint ELSE 0 END) AS l
 ), deleted AS (
     DELETE FROM /*schema*/delivery_log d WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone)
 )
@@ -46,7 +48,7 @@ SELECT coalesce(max(o.id) FILTER (WHERE o.old), 0)::bigint AS last, count(*) AS 
 type RetireDeliveryLogParams struct {
 	Seconds float64
 	After   int64
-	Most    int32
+	Most    int64
 }
 
 type RetireDeliveryLogRow struct {
@@ -54,8 +56,8 @@ type RetireDeliveryLogRow struct {
 	Looked int64
 }
 
-// The history goes with its event. By id, from where the last look ended: it is about the order of time. The log of events is asked
-// for what is old enough alone.
+// The history goes with its event. By id, from where the last look ended: it is about the order of time, so where the first is not old
+// enough there is no need to look at more. The log of events is asked for what is old enough alone.
 func (q *Queries) RetireDeliveryLog(ctx context.Context, db DBTX, arg RetireDeliveryLogParams) (RetireDeliveryLogRow, error) {
 	row := db.QueryRow(ctx, RetireDeliveryLog, arg.Seconds, arg.After, arg.Most)
 	var i RetireDeliveryLogRow

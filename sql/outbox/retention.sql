@@ -22,12 +22,14 @@ DELETE FROM /*schema*/processed_events_default p
        AND NOT EXISTS (SELECT FROM /*schema*/outbox_unsettled() u WHERE u.event_id = d.event_id) LIMIT @most));
 
 -- name: RetireDeliveryLog :one
--- The history goes with its event. By id, from where the last look ended: it is about the order of time. The log of events is asked
--- for what is old enough alone.
+-- The history goes with its event. By id, from where the last look ended: it is about the order of time, so where the first is not old
+-- enough there is no need to look at more. The log of events is asked for what is old enough alone.
 WITH old AS (
     SELECT l.id, l.old, CASE WHEN l.old THEN NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.id = l.event_id) ELSE false END AS gone
       FROM (SELECT d.id, d.event_id, d.at < clock_timestamp() - make_interval(secs => @seconds) AS old
-              FROM /*schema*/delivery_log d WHERE d.id > @after ORDER BY d.id LIMIT @most) AS l
+              FROM /*schema*/delivery_log d WHERE d.id > @after ORDER BY d.id
+             LIMIT CASE WHEN (SELECT f.at < clock_timestamp() - make_interval(secs => @seconds)
+                                FROM /*schema*/delivery_log f WHERE f.id > @after ORDER BY f.id LIMIT 1) THEN @most::bigint ELSE 0 END) AS l
 ), deleted AS (
     DELETE FROM /*schema*/delivery_log d WHERE d.id IN (SELECT o.id FROM old o WHERE o.gone)
 )
