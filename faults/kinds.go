@@ -20,6 +20,11 @@ const (
 	together company = iota
 	// patient kinds mostly wait for something. In the short form they have a stage of their own, beside the others.
 	patient
+	// lengthy kinds take as long as all of those. In the short form they have one, too.
+	lengthy
+	// prompt kinds are to be over within seconds, which a busy machine cannot show. In the short form they have a stage of their own,
+	// which comes when all others have ended.
+	prompt
 	// single kinds have one each, and are not in the short form.
 	single
 )
@@ -38,14 +43,14 @@ type kind struct {
 	do     func(ctx context.Context, s *stage, d time.Duration) (faults int, err error)
 }
 
-// kinds are all there are. The order is that of the short form: what is to go on within seconds comes last, when nothing else is beside it.
+// kinds are all there are. The order is that of the short form.
 var kinds = []kind{
-	{"failpoint", "processes are killed at every commit boundary: work goes on within 45 s", alone, 0, 0, 12, together, killAtFailpoints},
+	{"failpoint", "processes are killed at every commit boundary: work goes on within 45 s", alone, 0, 0, 12, lengthy, killAtFailpoints},
 	{"kill", "a random process is killed: work goes on within 45 s", alone, 0, 0, 6, together, kill},
-	{"zombie", "relay, drain and deliver are stopped past their rescue, and go on: one effect, in order, nobody is blocked", alone, 30 * time.Second, 15 * time.Second, 2, together, zombies},
+	{"zombie", "relay, drain and deliver are stopped past their rescue, and go on: one effect, in order, nobody is blocked", alone, 30 * time.Second, 15 * time.Second, 2, patient, zombies},
 	{"crash-loop", "an event kills whatever process runs it, again and again: it is escalated unrun, its lane goes on", alone, 0, 0, 1, patient, crashLoop},
 	{"leader", "eight processes, the leader is killed again and again: another leads within 30 s", alone, 0, 0, 1, patient, killLeaders},
-	{"clock", "a process has its clock an hour or eight days off: nothing is cleaned or rescued early, nothing waits for its time", alone, 20 * time.Second, 2 * time.Second, 2, together, wrongClock},
+	{"clock", "a process has its clock an hour or eight days off: nothing is cleaned or rescued early, nothing waits for its time", alone, 20 * time.Second, 2 * time.Second, 2, patient, wrongClock},
 	{"cut", "connections are cut, also in the middle of a pipeline", alone, 3 * time.Second, 2 * time.Second, 8, together, connectionsCut},
 	{"commit", "connections are cut when COMMIT was sent, and HTTP answers are lost: the same key gets the first answer", alone, 3 * time.Second, 3 * time.Second, 8, together, commitsUnknown},
 	{"black-hole", "the network swallows everything: waits are bounded", alone, 20 * time.Second, 6 * time.Second, 2, together, blackHole},
@@ -56,10 +61,10 @@ var kinds = []kind{
 	{"deploy", "old and new builds together, with a new event, a new consumer and a new migration: no downtime, nothing dead", alone, 0, 0, 1, together, rollingDeploy},
 	{"operator", "letters are replayed while processes die at every step of it, consumers are paused, a backfill runs", alone, 0, 0, 2, together, operations},
 	{"poison", "payloads that cannot be read, panics and handlers that never return: only their own keys wait", alone, 20 * time.Second, 5 * time.Second, 3, together, poison},
-	{"postgres-kill", "PostgreSQL is killed: 503 with Retry-After, work goes on within 5 s of its return", alone, 20 * time.Second, 2 * time.Second, 2, together, postgresKilled},
-	{"postgres-immediate", "the same with an immediate shutdown", alone, 20 * time.Second, 2 * time.Second, 2, together, postgresImmediate},
-	{"postgres-restart", "the same with an orderly restart", alone, 20 * time.Second, 2 * time.Second, 2, together, postgresRestarted},
-	{"postgres-hang", "PostgreSQL hangs: waits are bounded, neither goroutines nor connections grow", alone, 30 * time.Second, 8 * time.Second, 1, together, postgresHangs},
+	{"postgres-kill", "PostgreSQL is killed: 503 with Retry-After, work goes on within 5 s of its return", alone, 20 * time.Second, 2 * time.Second, 2, prompt, postgresKilled},
+	{"postgres-immediate", "the same with an immediate shutdown", alone, 20 * time.Second, 2 * time.Second, 2, prompt, postgresImmediate},
+	{"postgres-restart", "the same with an orderly restart", alone, 20 * time.Second, 2 * time.Second, 2, prompt, postgresRestarted},
+	{"postgres-hang", "PostgreSQL hangs: waits are bounded, neither goroutines nor connections grow", alone, 30 * time.Second, 8 * time.Second, 1, prompt, postgresHangs},
 
 	{"failover", "the primary is killed and its synchronous standby promoted: nothing acknowledged is lost", pair, 0, 0, 2, together, failover},
 	{"pooler-kill", "everything through PgBouncer: processes are killed", pooled, 0, 0, 2, together, kill},

@@ -91,6 +91,10 @@ func (s *stage) largest() (most int64) {
 func (s *stage) pile(ctx context.Context, n, keys int, kind, data string) error {
 	const batch = 1000
 	correlation := uuid.NewString()
+	// Where there are so many, the log is that of an installation: its partitions are not small.
+	if _, err := s.direct.Exec(ctx, "update relay_state set partition_size = default"); err != nil {
+		return fmt.Errorf("pile up events: %w", err)
+	}
 	for from := 0; from < n; from += batch {
 		rows, err := s.direct.Query(ctx, `select a.event_id from generate_series($1::int, $2::int) i,
 			lateral faults.append($3, 'pile' || (i % $4), $5::jsonb, $6) a`, from, from+batch-1, kind, keys, data, correlation)

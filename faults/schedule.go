@@ -22,12 +22,13 @@ type schedule struct {
 type act struct {
 	where setting
 	kinds []kind        // each once, in this order
+	last  bool          // it comes when all others have ended
 	then  []kind        // and then of these, at random, by weight, until the time is up
 	lasts time.Duration // of all of it, at least
 }
 
 // newSchedule plays each setting once, in an order drawn from the seed, for a share of the time. The short form takes the kinds in
-// their order.
+// their order, and first what takes longest.
 func newSchedule(c command) *schedule {
 	s := &schedule{rng: rand.New(rand.NewPCG(c.Seed, 0)), short: c.Short}
 	wanted := func(ks []kind) []kind {
@@ -42,11 +43,12 @@ func newSchedule(c command) *schedule {
 	}{{alone, 0.7}, {pair, 0.1}, {pooled, 0.1}, {diskData, 0.05}, {diskWAL, 0.05}}
 	for _, part := range shares {
 		if c.Short {
-			s.add(act{where: part.where, kinds: wanted(of(part.where, together))})
-			s.add(act{where: part.where, kinds: wanted(of(part.where, patient))})
+			for _, with := range []company{lengthy, together, patient, prompt} {
+				s.add(act{where: part.where, kinds: wanted(of(part.where, with)), last: with == prompt})
+			}
 			continue
 		}
-		ks := wanted(of(part.where, together, patient))
+		ks := wanted(of(part.where, together, patient, lengthy, prompt))
 		a := act{where: part.where, then: ks, lasts: time.Duration(float64(c.For) * part.share)}
 		if c.Long {
 			a.kinds = slices.Clone(ks)
@@ -87,15 +89,32 @@ func (s *schedule) draw(ks []kind) kind {
 	return ks[0]
 }
 
-// runSchedule plays a schedule, one stage after the other; of the short form two at once: the first takes as long as all others.
+// atOnce is how many stages of the short form are played at once: they wait more than they work.
+const atOnce = 2
+
+// runSchedule plays a schedule, one stage after the other; of the short form two at once, and then those that come last.
 func runSchedule(ctx context.Context, o *options, s *schedule) (*report, error) {
 	r := newReport(o.seed)
-	playing, ctx := errgroup.WithContext(ctx)
-	playing.SetLimit(1)
+	limit := 1
 	if s.short {
-		playing.SetLimit(2)
+		limit = atOnce
 	}
+	for _, last := range []bool{false, true} {
+		if err := runStages(ctx, o, s, r, last, limit); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// runStages plays those stages that come last, or those that do not.
+func runStages(ctx context.Context, o *options, s *schedule, r *report, last bool, limit int) error {
+	playing, ctx := errgroup.WithContext(ctx)
+	playing.SetLimit(limit)
 	for n := range s.stages {
+		if s.stages[n].last != last {
+			continue
+		}
 		playing.Go(func() error {
 			if ctx.Err() != nil {
 				return nil // another has failed
@@ -106,7 +125,7 @@ func runSchedule(ctx context.Context, o *options, s *schedule) (*report, error) 
 			return nil
 		})
 	}
-	return r, playing.Wait()
+	return playing.Wait()
 }
 
 func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *report) (err error) {
