@@ -40,7 +40,7 @@ func newSchedule(c command) *schedule {
 	shares := []struct {
 		where setting
 		share float64
-	}{{alone, 0.7}, {pair, 0.1}, {pooled, 0.1}, {diskData, 0.05}, {diskWAL, 0.05}}
+	}{{alone, 0.7}, {pooled, 0.1}, {diskData, 0.05}, {pair, 0.1}, {diskWAL, 0.05}}
 	for _, part := range shares {
 		if c.Short {
 			for _, with := range []company{lengthy, together, patient, prompt} {

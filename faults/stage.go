@@ -35,6 +35,9 @@ const (
 	stripeKey  = "sk_test_of_faults_only"
 	processes  = 3
 	poolConns  = 10 // of a process
+	// shortPool is the same in the short form: each connection reads the catalogue and plans all statements for itself, and there what is
+	// hurt comes back with new ones all the time.
+	shortPool = 6
 )
 
 // setting is what a stage is played in.
@@ -211,9 +214,13 @@ func (s *stage) allSlots() []*slot {
 
 // environment is that of a process of the service.
 func (s *stage) environment() map[string]string {
+	conns := shortPool
+	if s.long {
+		conns = poolConns
+	}
 	env := map[string]string{
 		// Each connection costs the server, and a process that starts opens many: these are enough on a small machine.
-		"DATABASE_URL": fmt.Sprintf("%s&pool_max_conns=%d", s.serviceURL(), poolConns), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
+		"DATABASE_URL": fmt.Sprintf("%s&pool_max_conns=%d", s.serviceURL(), conns), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
 		"OUTBOX_ADMIN_TOKENS": adminToken, "OUTBOX_RETRY_BASE": "200ms", "OUTBOX_RETRY_MAX": "2s", "OUTBOX_MAX_ATTEMPTS": "12",
 		"SMTP_URL": s.mails.URL(), "OUTBOX_PAYMENTS": "stripe", "STRIPE_SECRET_KEY": stripeKey,
 		faultkit.EnvStripeURL: s.payments.URL(), faultkit.EnvOutsideURL: s.outside.URL(),
