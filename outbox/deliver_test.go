@@ -117,6 +117,29 @@ func TestAttemptWhoseJobAZombieEnded(t *testing.T) {
 	}
 }
 
+// TestAttemptTakesItsJobFirst: River holds a job when the trigger asks for its hold. An attempt that had them in another order would
+// meet it in a deadlock.
+func TestAttemptTakesItsJobFirst(t *testing.T) {
+	t.Parallel()
+	fn, hangs, goOn := hanging()
+	r, job := called(t, fn)
+	wake := r.zombie(job, hangs, goOn)
+	tx, err := r.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `select from river_job where id = $1 for update`, job)
+	require.NoError(t, err)
+	result := make(chan error, 1)
+	go func() { result <- wake() }()
+	r.blocked(1)
+	_, err = tx.Exec(t.Context(), `select from holds where job_id = $1 for update nowait`, job)
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-result)
+	r.applied("mail", "k", 1)
+	r.holds(`select not exists (select from river_job where id = $1)`, job)
+	r.agrees()
+}
+
 // TestAttemptThatWasBuriedMeanwhile: cancelling and deleting the job bury the event, and what the attempt did later is not recorded.
 func TestAttemptThatWasBuriedMeanwhile(t *testing.T) {
 	t.Parallel()
