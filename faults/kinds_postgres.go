@@ -112,8 +112,8 @@ func postgresHangs(ctx context.Context, s *stage, d time.Duration) (int, error) 
 	if during > before+600 {
 		s.violations.add("postgres-hang: %d goroutines in all processes before, %d during", before, during)
 	}
-	if limit := (poolConns+10)*len(s.slots) + 50; conns > limit {
-		s.violations.add("postgres-hang: %d connections, with pools of %d in %d processes", conns, poolConns, len(s.slots))
+	if limit := (s.pool()+10)*len(s.slots) + 50; conns > limit {
+		s.violations.add("postgres-hang: %d connections, with pools of %d in %d processes", conns, s.pool(), len(s.slots))
 	}
 	return 1, s.resumes(ctx, "postgres-hang", afterCrash)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,10 +33,6 @@ const (
 	adminToken = "harness:of-faults-only"
 	stripeKey  = "sk_test_of_faults_only"
 	processes  = 3
-	poolConns  = 10 // of a process
-	// shortPool is the same in the short form: each connection reads the catalogue and plans all statements for itself, and there what is
-	// hurt comes back with new ones all the time.
-	shortPool = 6
 )
 
 // setting is what a stage is played in.
@@ -214,13 +209,9 @@ func (s *stage) allSlots() []*slot {
 
 // environment is that of a process of the service.
 func (s *stage) environment() map[string]string {
-	conns := shortPool
-	if s.long {
-		conns = poolConns
-	}
 	env := map[string]string{
 		// Each connection costs the server, and a process that starts opens many: these are enough on a small machine.
-		"DATABASE_URL": fmt.Sprintf("%s&pool_max_conns=%d", s.serviceURL(), conns), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
+		"DATABASE_URL": fmt.Sprintf("%s&pool_max_conns=%d", s.serviceURL(), s.pool()), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
 		"OUTBOX_ADMIN_TOKENS": adminToken, "OUTBOX_RETRY_BASE": "200ms", "OUTBOX_RETRY_MAX": "2s", "OUTBOX_MAX_ATTEMPTS": "12",
 		"SMTP_URL": s.mails.URL(), "OUTBOX_PAYMENTS": "stripe", "STRIPE_SECRET_KEY": stripeKey,
 		faultkit.EnvStripeURL: s.payments.URL(), faultkit.EnvOutsideURL: s.outside.URL(),
@@ -272,105 +263,6 @@ func (s *stage) close() {
 	if s.journal != nil {
 		_ = s.journal.close()
 	}
-}
-
-// serviceURL leads through the proxies.
-func (s *stage) serviceURL() string {
-	u, err := url.Parse(s.base(database))
-	if err != nil {
-		panic(err) // it is the cluster's own
-	}
-	hosts := make([]string, len(s.dbs))
-	for i, p := range s.dbs {
-		hosts[i] = p.Addr()
-	}
-	u.Host = strings.Join(hosts, ",")
-	q := u.Query()
-	if s.setting == pooled {
-		q.Set("default_query_exec_mode", "cache_describe")
-	}
-	u.RawQuery = q.Encode()
-	return u.String()
-}
-
-// base is the URL that clients would use without the proxies.
-func (s *stage) base(db string) string {
-	switch {
-	case s.pooler != nil:
-		return s.pooler.URL(db)
-	case s.pair != nil:
-		return s.pair.URL(db)
-	}
-	return s.server.URL(db)
-}
-
-// url leads to the server itself.
-func (s *stage) url(db string) string {
-	if s.pair != nil {
-		return s.pair.URL(db)
-	}
-	return s.server.URL(db)
-}
-
-// smallDisk is room for what a stage of that kind writes, and soon filled.
-const smallDisk = 1 << 30
-
-func (s *stage) startServers(ctx context.Context) (err error) {
-	settings := map[string]string{"max_connections": "400", "shared_buffers": "256MB", "max_wal_size": "1GB", "autovacuum_naptime": "10s"}
-	dir := filepath.Join(s.dir, "postgres")
-	var opts []cluster.Option
-	if s.setting == diskData || s.setting == diskWAL {
-		if s.disk, err = cluster.NewDisk(ctx, filepath.Join(s.dir, "disk"), smallDisk); err != nil {
-			return err
-		}
-		s.closes(s.disk.Close)
-		settings["max_wal_size"] = "256MB"
-		if s.setting == diskWAL {
-			opts = append(opts, cluster.WALOn(s.disk.Dir()))
-		} else {
-			dir = filepath.Join(s.disk.Dir(), "postgres")
-		}
-	}
-	var targets []string
-	if s.setting == pair || s.setting == pairAsync {
-		if s.pair, err = cluster.StartPair(ctx, dir, s.setting == pair, settings); err != nil {
-			return err
-		}
-		s.closes(func() error {
-			if s.keep {
-				return errors.Join(s.pair.Primary().Stop(context.Background()), s.pair.Standby().Kill())
-			}
-			return s.pair.Close()
-		})
-		targets = append(targets, s.pair.Primary().Addr(), s.pair.Standby().Addr())
-	} else {
-		if s.server, err = cluster.Start(ctx, dir, settings, opts...); err != nil {
-			return err
-		}
-		s.closes(func() error {
-			if s.keep {
-				return s.server.Stop(context.Background())
-			}
-			return s.server.Close()
-		})
-		targets = append(targets, s.server.Addr())
-	}
-	if s.setting == pooled {
-		if s.pooler, err = cluster.StartPooler(ctx, filepath.Join(s.dir, "pooler"), s.server.URL(database), nil); err != nil {
-			return err
-		}
-		s.closes(s.pooler.Close)
-		targets[0] = s.pooler.Addr()
-	}
-	for i, target := range targets {
-		p, err := proxy.Start(proxy.Options{Target: target, Protocol: proxy.PostgreSQL, Seed: s.seed + 100 + uint64(i)})
-		if err != nil {
-			return err
-		}
-		s.dbs = append(s.dbs, p)
-		s.closes(p.Close)
-	}
-	return nil
 }
 
 // closes has something closed with the stage.

@@ -55,11 +55,11 @@ const EventForDelivery = `-- name: EventForDelivery :one
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
        e.source, e.schema_version, e.occurred_at, 0::integer AS held,
        coalesce(h.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
-  FROM (SELECT i.lane, i.pos, i.run FROM /*schema*/holds i
-         WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND i.consumer = $1 AND i.event_id = $2 OFFSET 0) h
+  FROM /*schema*/holds h
   CROSS JOIN LATERAL (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at, not_before FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
   LEFT JOIN /*schema*/runs b ON b.id = h.run
   LEFT JOIN /*schema*/event_edits x ON x.consumer = $1 AND x.event_id = $2
+ WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = $1 AND h.event_id = $2
 `
 
 type EventForDeliveryParams struct {
@@ -85,7 +85,7 @@ type EventForDeliveryRow struct {
 	Muted         bool
 }
 
-// The event as an operator may have mended it for this consumer. What is read first is settled: of tables that were empty when their
+// The event as an operator may have mended it for this consumer. That the log comes after the hold is settled: of tables that were empty when their
 // statistics were taken, the planner may begin a join with a walk through the log.
 func (q *Queries) EventForDelivery(ctx context.Context, db DBTX, arg EventForDeliveryParams) (EventForDeliveryRow, error) {
 	row := db.QueryRow(ctx, EventForDelivery, arg.Consumer, arg.EventID)

@@ -36,16 +36,16 @@ UPDATE /*schema*/holds SET settled_at = clock_timestamp(), changed_at = clock_ti
  WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL;
 
 -- name: EventForDelivery :one
--- The event as an operator may have mended it for this consumer. What is read first is settled: of tables that were empty when their
+-- The event as an operator may have mended it for this consumer. That the log comes after the hold is settled: of tables that were empty when their
 -- statistics were taken, the planner may begin a join with a walk through the log.
 SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS data, e.correlation_id, e.causation_id, e.traceparent,
        e.source, e.schema_version, e.occurred_at, 0::integer AS held,
        coalesce(h.run, 0)::bigint AS run, coalesce(NOT b.appends, false)::boolean AS muted
-  FROM (SELECT i.lane, i.pos, i.run FROM /*schema*/holds i
-         WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND i.consumer = @consumer AND i.event_id = @event_id OFFSET 0) h
+  FROM /*schema*/holds h
   CROSS JOIN LATERAL (SELECT * FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
   LEFT JOIN /*schema*/runs b ON b.id = h.run
-  LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = @event_id;
+  LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = @event_id
+ WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = @consumer AND h.event_id = @event_id;
 
 -- name: ProcessedExists :one
 SELECT EXISTS (SELECT FROM /*schema*/processed_events p

@@ -14,17 +14,13 @@ UPDATE /*schema*/river_job SET state = 'cancelled', finalized_at = clock_timesta
 -- name: DeliverStuck :many
 -- Deliver jobs whose process died, by the database's clock: longer running than their consumer's timeout allows. From the few jobs that
 -- run to their holds: the other way, each of the holds was asked for among all jobs that have run since they were last cleaned away.
-WITH stuck AS MATERIALIZED (
-    SELECT r.id, h.consumer, h.event_id, h.rescues, h.attempts
-      FROM (SELECT i.id, i.attempted_at FROM /*schema*/river_job i WHERE i.state = 'running' AND i.kind || '' = 'outbox_deliver' OFFSET 0) r
-      CROSS JOIN LATERAL (SELECT * FROM /*schema*/holds o WHERE o.job_id = r.id AND o.settled_at IS NULL AND o.dead_at IS NULL OFFSET 0) h
-      JOIN (SELECT unnest(@consumers::text[]) AS consumer, unnest(@timeouts::double precision[]) AS seconds) AS t ON t.consumer = h.consumer
-     WHERE greatest(h.changed_at, r.attempted_at) < clock_timestamp() - make_interval(secs => t.seconds)
-     ORDER BY r.id LIMIT 1000
-)
-SELECT j.id, j.attempt, j.max_attempts, s.consumer, s.event_id, s.rescues, s.attempts
-  FROM stuck s JOIN /*schema*/river_job j ON j.id = s.id
- WHERE j.id = ANY (ARRAY(SELECT i.id FROM stuck i)) AND j.state || '' = 'running' ORDER BY j.id FOR UPDATE OF j SKIP LOCKED;
+SELECT j.id, j.attempt, j.max_attempts, h.consumer, h.event_id, h.rescues, h.attempts
+  FROM /*schema*/river_job j
+  CROSS JOIN LATERAL (SELECT * FROM /*schema*/holds o WHERE o.job_id = j.id AND o.settled_at IS NULL AND o.dead_at IS NULL OFFSET 0) h
+  JOIN (SELECT unnest(@consumers::text[]) AS consumer, unnest(@timeouts::double precision[]) AS seconds) AS t ON t.consumer = h.consumer
+ WHERE j.state = 'running' AND j.kind || '' = 'outbox_deliver'
+   AND greatest(h.changed_at, j.attempted_at) < clock_timestamp() - make_interval(secs => t.seconds)
+ ORDER BY j.attempted_at LIMIT 1000 FOR UPDATE OF j SKIP LOCKED;
 
 -- name: DeliverRescue :exec
 UPDATE /*schema*/river_job
@@ -43,11 +39,11 @@ UPDATE /*schema*/holds SET rescues = rescues + 1, attempts = CASE WHEN @free::bo
 -- Unsettled holds that nobody works on: their job ended without a word, or is gone. (The job is asked for in order, as only the
 -- index of the primary key has it: another one leads to it, too, by way of all jobs.)
 SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, coalesce(j.state::text, '') AS job_state
-  FROM (SELECT * FROM /*schema*/holds o
-         WHERE o.settled_at IS NULL AND o.dead_at IS NULL AND o.changed_at < clock_timestamp() - interval '5 seconds' OFFSET 0) h
+  FROM /*schema*/holds h
   LEFT JOIN LATERAL (SELECT i.state FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j ON true
   CROSS JOIN LATERAL (SELECT l.correlation_id FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
- WHERE j.state IS NULL OR j.state IN ('completed', 'discarded', 'cancelled')
+ WHERE h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at < clock_timestamp() - interval '5 seconds'
+   AND (j.state IS NULL OR j.state IN ('completed', 'discarded', 'cancelled'))
  ORDER BY h.since LIMIT 1000;
 
 -- name: HoldSetJob :execrows
