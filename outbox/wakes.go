@@ -139,10 +139,11 @@ func (w *wakes) settled(now time.Time, l Lane, at time.Time) {
 	s := w.lane(l)
 	if at.After(s.settledAt) || now.Sub(s.wokenAt) > wakeAgain {
 		s.settledAt = at
-		if !s.poke && w.busy(now) {
-			s.pokeFrom = now.Add(wakeHolds)
+		from := now
+		if w.busy(now) {
+			from = now.Add(wakeHolds)
 		}
-		s.poke = true
+		s.wake(from)
 	}
 }
 
@@ -170,7 +171,7 @@ func (w *wakes) delay(l Lane) bool {
 		s.delayed = time.Time{}
 		return false
 	}
-	s.poke, s.pokeFrom = true, s.wokenAt.Add(wakeRoom)
+	s.wake(s.wokenAt.Add(wakeRoom))
 	return true
 }
 
@@ -209,7 +210,7 @@ func (w *wakes) passes(now time.Time, ready map[Lane]int64) {
 		w.confirm(l, pos)
 		if s := w.lane(l); !s.poke {
 			from = from.Add(turn)
-			s.poke, s.pokeFrom = true, from
+			s.wake(from)
 		}
 	}
 }
@@ -218,7 +219,12 @@ func (w *wakes) passes(now time.Time, ready map[Lane]int64) {
 func (w *wakes) again(now time.Time, l Lane, queued bool) {
 	s := w.lane(l)
 	s.queued, s.behind, s.wanted = queued, true, true
-	s.poke = !queued && (s.poke || now.Sub(s.wokenAt) > wakeAgain)
+	switch {
+	case queued:
+		s.poke = false
+	case s.poke || now.Sub(s.wokenAt) > wakeAgain:
+		s.wake(now)
+	}
 }
 
 // setBack notes that a lane's cursor was set back.
@@ -236,6 +242,14 @@ func (w *wakes) confirm(l Lane, pos int64) {
 // fresh reports whether what the lane is woken for has come since it was last seen behind. Before a first look, any lane
 // may be.
 func (w *wakes) fresh(l Lane) bool { return !w.sweptAt.IsZero() && !w.lane(l).behind }
+
+// wake has the lane woken from then on, also if nothing new is ready. What was to come later comes then: a lane that has only to pass what
+// nobody wants can have half a minute's time, and what else it is found to have to do must not wait for that.
+func (s *laneWake) wake(from time.Time) {
+	if !s.poke || s.pokeFrom.After(from) {
+		s.poke, s.pokeFrom = true, from
+	}
+}
 
 func (s *laneWake) wants() bool { return !s.queued && (s.poke || s.news()) }
 func (s *laneWake) news() bool  { return s.wanted && s.ready > max(s.woken, s.confirmed) }
@@ -276,7 +290,8 @@ func (w *wakes) due(now time.Time) []Lane {
 func (w *wakes) forget(lanes []Lane) {
 	for _, l := range lanes {
 		if s := w.lanes[l]; s != nil {
-			s.woken, s.poke = 0, true
+			s.woken = 0
+			s.wake(s.wokenAt)
 		}
 	}
 }

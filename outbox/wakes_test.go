@@ -85,6 +85,32 @@ func TestLanesPassWhatNobodyWantsInTurn(t *testing.T) {
 	require.LessOrEqual(t, most, 4)
 }
 
+// What waits behind a settled hold, or behind a cursor that was set back, does not wait for its lane's turn to pass what nobody wants.
+func TestLaneThatIsToPassIsWokenForWork(t *testing.T) {
+	t.Parallel()
+	for name, work := range map[string]func(*wakes, time.Time, Lane){
+		"settled":  func(w *wakes, now time.Time, l Lane) { w.settled(now, l, now) },
+		"set back": func(w *wakes, now time.Time, l Lane) { w.setBack(now, l, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWakes()
+			now := time.Unix(1_800_000_000, 0)
+			w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: []string{"rare"}}})
+			for lane := range w.heads {
+				w.heads[lane] = 10
+			}
+			w.passes(now, w.unconfirmed(now))
+			now = now.Add(time.Millisecond)
+			require.Empty(t, w.due(now))
+			for lane := range w.heads {
+				work(w, now, Lane{"c", int16(lane)})
+			}
+			require.Len(t, w.due(now), Lanes)
+		})
+	}
+}
+
 // What is not known to be wanted is found out, also where the first try fails, and again when the consumer wants more.
 func TestLanesOfWhichNothingIsKnownAreLookedAt(t *testing.T) {
 	t.Parallel()
