@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // lockKey is the advisory lock that whoever migrates a database holds. Never change it: builds of
@@ -14,13 +15,23 @@ const lockKey int64 = 0x6f7574626f78_01
 
 const lockPoll = 100 * time.Millisecond
 
+// connConfig reads the URL as a pool does, which takes its own settings (pool_max_conns) out of it: as it is one and the same for the
+// service, they may be there, and PostgreSQL would refuse them.
+func connConfig(databaseURL string) (*pgx.ConnConfig, error) {
+	config, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	return config.ConnConfig, nil
+}
+
 // locked calls fn under the migration lock. The lock has a connection of its own, because a pool whose connections all wait for it
 // leaves none to its holder, and is tried again and again rather than waited for in one statement: that statement's snapshot would
 // stand in the way of a CREATE INDEX CONCURRENTLY by the holder.
 func (r *runner) locked(ctx context.Context, databaseURL string, fn func(context.Context, *pgx.Conn) error) error {
-	config, err := pgx.ParseConfig(databaseURL)
+	config, err := connConfig(databaseURL)
 	if err != nil {
-		return fmt.Errorf("database URL: %w", err)
+		return err
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -69,6 +70,28 @@ func TestFourAtOnce(t *testing.T) {
 		if !found[name] {
 			t.Errorf("%s is missing", name)
 		}
+	}
+}
+
+// The service's URL is also that of its migrations, with whatever it says of the pool.
+func TestURLWithSettingsOfThePool(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	u, err := url.Parse(testdb.Empty(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("pool_max_conns", "6")
+	u.RawQuery = q.Encode()
+	if err := migrations.Up(ctx, u.String(), migrations.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := migrations.Status(ctx, u.String(), migrations.Options{}); err != nil {
+		t.Error(err)
+	}
+	if err := migrations.Down(ctx, u.String(), migrations.Options{}); err != nil {
+		t.Error(err)
 	}
 }
 

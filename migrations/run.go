@@ -101,9 +101,9 @@ func (r *runner) stepDown(ctx context.Context, databaseURL string, set set) erro
 
 // goose calls fn with a provider for the set, on a connection whose unqualified names are the set's.
 func (r *runner) goose(ctx context.Context, databaseURL string, set set, fn func(*goose.Provider) error) (err error) {
-	config, err := pgx.ParseConfig(databaseURL)
+	config, err := connConfig(databaseURL)
 	if err != nil {
-		return fmt.Errorf("database URL: %w", err)
+		return err
 	}
 	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		return prepareConn(ctx, conn, set.schema)

@@ -42,7 +42,11 @@ func Current(ctx context.Context, pool *pgxpool.Pool, opts Options) (bool, error
 }
 
 func (r *runner) status(ctx context.Context, databaseURL string) (rows []StatusRow, err error) {
-	conn, err := pgx.Connect(ctx, databaseURL)
+	config, err := connConfig(databaseURL)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("migration status: %w", err)
 	}
