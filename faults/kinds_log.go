@@ -25,13 +25,12 @@ const (
 	partitionSize = 50_000
 )
 
-// prepareLog makes partitions small, and has the log refuse a key.
-func (s *stage) prepareLog(ctx context.Context) error {
-	_, err := s.direct.Exec(ctx, fmt.Sprintf(`alter table events add constraint faults_refuses check (key <> 'refused');
+// preparedLog makes partitions small, and has the log refuse a key.
+func preparedLog() string {
+	return fmt.Sprintf(`alter table events add constraint faults_refuses check (key <> 'refused');
 		drop table events_p0; update relay_state set partition_size = %d, partitioned_to = 0;
 		select outbox_make_event_partitions(%d);
-		update relay_state set partition_size = %d`, firstPartitionSize, firstPartitionsEnd, partitionSize))
-	return err
+		update relay_state set partition_size = %d`, firstPartitionSize, firstPartitionsEnd, partitionSize)
 }
 
 // dropAhead drops the partitions that were made for events to come, so that the relay soon has to make them again. It needs a lock that

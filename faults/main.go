@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pgoutbox/pgoutbox/faults/build"
+	"github.com/pgoutbox/pgoutbox/faults/cluster"
 )
 
 // command is what the command line asks for.
@@ -68,12 +69,14 @@ func parse(args []string) (c command, err error) {
 type options struct {
 	dir    string // a folder that the server's user can pass through
 	binary string
-	seed   uint64
-	long   bool
-	keep   bool
-	said   io.Writer
-	kinds  []kind        // all that there are, for those that are made of others
-	lasts  time.Duration // of a soak that is not in the long form
+	// template is what a stage's server begins with a copy of.
+	template *cluster.Server
+	seed     uint64
+	long     bool
+	keep     bool
+	said     io.Writer
+	kinds    []kind        // all that there are, for those that are made of others
+	lasts    time.Duration // of a soak that is not in the long form
 }
 
 func main() {
@@ -148,21 +151,30 @@ func prepare(ctx context.Context, seed uint64, long bool, said io.Writer) (o *op
 	if err != nil {
 		return nil, nil, err
 	}
-	end = func(keep bool) {
+	remove := func(keep bool) {
 		if !keep {
 			_ = os.RemoveAll(dir)
 		}
 	}
 	if err := os.Chmod(dir, 0o755); err != nil { // the server runs as another user
-		end(false)
+		remove(false)
 		return nil, nil, err
 	}
 	binary, err := build.Service(ctx, dir)
 	if err != nil {
-		end(false)
+		remove(false)
 		return nil, nil, fmt.Errorf("build the service: %w", err)
 	}
-	return &options{dir: dir, binary: binary, seed: seed, long: long, said: said, kinds: kinds}, end, nil
+	template, err := makeTemplate(ctx, dir, binary)
+	if err != nil {
+		remove(false)
+		return nil, nil, err
+	}
+	end = func(keep bool) {
+		_ = template.Close()
+		remove(keep)
+	}
+	return &options{dir: dir, binary: binary, template: template, seed: seed, long: long, said: said, kinds: kinds}, end, nil
 }
 
 var (

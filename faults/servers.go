@@ -3,12 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgoutbox/pgoutbox/faults/cluster"
 	"github.com/pgoutbox/pgoutbox/faults/proxy"
+	"github.com/pgoutbox/pgoutbox/internal/faultkit"
 )
 
 // pool is how many connections a process has. Each reads the catalogue and plans all statements for itself, and in the short form what is
@@ -32,8 +39,11 @@ func (s *stage) serviceURL() string {
 	}
 	u.Host = strings.Join(hosts, ",")
 	q := u.Query()
-	if s.setting == pooled {
+	switch {
+	case s.setting == pooled:
 		q.Set("default_query_exec_mode", "cache_describe")
+	case !s.long: // a connection would make five plans of each statement before it keeps one, and many are killed before
+		q.Set("plan_cache_mode", "force_generic_plan")
 	}
 	u.RawQuery = q.Encode()
 	return u.String()
@@ -64,7 +74,7 @@ const smallDisk = 1 << 30
 func (s *stage) startServers(ctx context.Context) (err error) {
 	settings := map[string]string{"max_connections": "400", "shared_buffers": "256MB", "max_wal_size": "1GB", "autovacuum_naptime": "10s"}
 	dir := filepath.Join(s.dir, "postgres")
-	var opts []cluster.Option
+	opts := []cluster.Option{cluster.From(s.template)}
 	if s.setting == diskData || s.setting == diskWAL {
 		if s.disk, err = cluster.NewDisk(ctx, filepath.Join(s.dir, "disk"), smallDisk); err != nil {
 			return err
@@ -79,7 +89,7 @@ func (s *stage) startServers(ctx context.Context) (err error) {
 	}
 	var targets []string
 	if s.setting == pair || s.setting == pairAsync {
-		if s.pair, err = cluster.StartPair(ctx, dir, s.setting == pair, settings); err != nil {
+		if s.pair, err = cluster.StartPair(ctx, dir, s.setting == pair, settings, opts...); err != nil {
 			return err
 		}
 		s.closes(func() error {
@@ -115,6 +125,48 @@ func (s *stage) startServers(ctx context.Context) (err error) {
 		}
 		s.dbs = append(s.dbs, p)
 		s.closes(p.Close)
+	}
+	return nil
+}
+
+// makeTemplate makes what every stage begins with a copy of: a server, stopped, with the service's schema and the harness's. initdb and the
+// migrations take seconds, and come to the same each time.
+func makeTemplate(ctx context.Context, dir, binary string) (template *cluster.Server, err error) {
+	template, err = cluster.Start(ctx, filepath.Join(dir, "template"), map[string]string{"autovacuum": "off"})
+	if err != nil {
+		return nil, fmt.Errorf("the template: %w", err)
+	}
+	if err := fill(ctx, template.URL(database), binary); err != nil {
+		return nil, errors.Join(fmt.Errorf("the template: %w", err), template.Close())
+	}
+	if err := template.Stop(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the template: %w", err), template.Close())
+	}
+	return template, nil
+}
+
+// fill makes the schemas.
+func fill(ctx context.Context, url, binary string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "migrate", "up")
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+url)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("migrate: %w: %s", err, out)
+	}
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, faultkit.Schema); err != nil {
+		return fmt.Errorf("the harness's schema: %w", err)
+	}
+	if _, err := conn.Exec(ctx, "update products set stock = 1000000000"); err != nil {
+		return fmt.Errorf("the stock: %w", err)
+	}
+	if _, err := conn.Exec(ctx, preparedLog()); err != nil {
+		return fmt.Errorf("the log: %w", err)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -115,22 +114,10 @@ func startStage(ctx context.Context, o *options, where setting, number int, cont
 	if err := s.startJudges(ctx); err != nil {
 		return s, fmt.Errorf("judges: %w", err)
 	}
-	if err := s.migrate(ctx); err != nil {
-		return s, err
-	}
 	if s.direct, err = pgxpool.New(ctx, s.url(database)+"&pool_max_conns=8"); err != nil {
 		return s, err
 	}
 	s.closers = append(s.closers, s.direct.Close)
-	if _, err := s.direct.Exec(ctx, faultkit.Schema); err != nil {
-		return s, fmt.Errorf("the harness's schema: %w", err)
-	}
-	if _, err := s.direct.Exec(ctx, "update products set stock = 1000000000"); err != nil {
-		return s, err
-	}
-	if err := s.prepareLog(ctx); err != nil {
-		return s, fmt.Errorf("the log: %w", err)
-	}
 	n := processes
 	if !s.long && where != alone {
 		n = 2
@@ -173,17 +160,6 @@ func (s *stage) startJudges(ctx context.Context) (err error) {
 }
 
 func (s *stage) journalPath() string { return filepath.Join(s.dir, "journal") }
-
-func (s *stage) migrate(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, "migrate", "up")
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+s.url(database))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("migrate: %w: %s", err, out)
-	}
-	return nil
-}
 
 // addProcess adds a process and the proxy in front of it.
 func (s *stage) addProcess(i int) error {

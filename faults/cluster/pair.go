@@ -30,23 +30,23 @@ type Pair struct {
 
 // StartPair makes two servers below dir, which must not exist, and returns when the standby streams. When synchronous, a commit is acknowledged once the
 // standby has it on disk (synchronous_commit, which the settings may raise to remote_apply), and a primary whose standby is away keeps
-// its clients waiting; without, an acknowledged commit may be lost in a failover.
-func StartPair(ctx context.Context, dir string, synchronous bool, settings map[string]string) (*Pair, error) {
+// its clients waiting; without, an acknowledged commit may be lost in a failover. The options are the primary's.
+func StartPair(ctx context.Context, dir string, synchronous bool, settings map[string]string, opts ...Option) (*Pair, error) {
 	p := &Pair{synchronous: synchronous, dir: dir}
-	if err := p.start(ctx, dir, settings); err != nil {
+	if err := p.start(ctx, dir, settings, opts...); err != nil {
 		return nil, errors.Join(fmt.Errorf("start a pair: %w", err), p.Close())
 	}
 	return p, nil
 }
 
-func (p *Pair) start(ctx context.Context, dir string, settings map[string]string) (err error) {
+func (p *Pair) start(ctx context.Context, dir string, settings map[string]string, opts ...Option) (err error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if p.primary, err = Start(ctx, filepath.Join(dir, "a"), settings); err != nil {
+	if p.primary, err = Start(ctx, filepath.Join(dir, "a"), settings, opts...); err != nil {
 		return err
 	}
 	if p.standby, err = newServer(ctx, filepath.Join(dir, "b"), settings); err != nil {
