@@ -19,7 +19,7 @@ func (s *stage) endQuarantine(ctx context.Context) error {
 const (
 	// The first partitions of the log are small, so that a run sees some of them go.
 	firstPartitionSize = 500
-	firstPartitionsEnd = 6 * firstPartitionSize
+	firstPartitionsEnd = 4 * firstPartitionSize
 	// partitionSize is that of the others. There are to be few, as in production: each costs every new connection the planning of what reads
 	// the log. It is less than what the relay wants ahead of it, so that it makes them again when they are dropped.
 	partitionSize = 50_000
