@@ -146,15 +146,15 @@ func makeTemplate(ctx context.Context, dir, binary string) (template *cluster.Se
 }
 
 // fill makes the schemas.
-func fill(ctx context.Context, url, binary string) error {
+func fill(ctx context.Context, databaseURL, binary string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "migrate", "up")
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+url)
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("migrate: %w: %s", err, out)
 	}
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
 		return err
 	}
