@@ -102,6 +102,24 @@ func TestScheduleComesFromTheSeed(t *testing.T) {
 	}
 }
 
+// A kind without weight takes long: it comes once, in the long form or when it is asked for, and is not drawn after that.
+func TestKindWithoutWeightComesOnce(t *testing.T) {
+	for _, c := range []command{{Long: true, Only: []string{"snapshot"}}, {Only: []string{"snapshot"}}} {
+		c.For = time.Hour
+		stages := newSchedule(c).stages
+		if len(stages) != 1 || len(stages[0].kinds) != 1 || len(stages[0].then) != 0 {
+			t.Errorf("%+v: %+v", c, stages)
+		}
+	}
+	for _, a := range newSchedule(command{For: time.Hour}).stages {
+		for _, k := range append(a.kinds, a.then...) {
+			if k.name == "snapshot" {
+				t.Errorf("it was not asked for: %+v", a)
+			}
+		}
+	}
+}
+
 // What is acknowledged is on disk, and in the order in which it was asked for; many share an fsync.
 func TestJournal(t *testing.T) {
 	path := t.TempDir() + "/journal"

@@ -49,10 +49,13 @@ func newSchedule(c command) *schedule {
 			continue
 		}
 		ks := wanted(of(part.where, together, patient, lengthy, prompt))
-		a := act{where: part.where, then: ks, lasts: time.Duration(float64(c.For) * part.share)}
-		if c.Long {
+		a := act{where: part.where, then: withWeight(ks, true), lasts: time.Duration(float64(c.For) * part.share)}
+		switch {
+		case c.Long:
 			a.kinds = slices.Clone(ks)
 			s.rng.Shuffle(len(ks), func(i, j int) { a.kinds[i], a.kinds[j] = a.kinds[j], a.kinds[i] })
+		case len(c.Only) > 0:
+			a.kinds = withWeight(ks, false)
 		}
 		s.add(a)
 	}
@@ -71,14 +74,16 @@ func (s *schedule) add(a act) {
 	}
 }
 
-// draw takes one by weight. Kinds without weight come once, or not at all.
+// withWeight returns those kinds that are drawn, or those that are not: they come once, or not at all.
+func withWeight(ks []kind, weight bool) []kind {
+	return slices.DeleteFunc(slices.Clone(ks), func(k kind) bool { return k.weight > 0 != weight })
+}
+
+// draw takes one by weight, which each has.
 func (s *schedule) draw(ks []kind) kind {
 	total := 0
 	for _, k := range ks {
-		total += max(k.weight, 0)
-	}
-	if total == 0 {
-		return ks[s.rng.IntN(len(ks))]
+		total += k.weight
 	}
 	at := s.rng.IntN(total)
 	for _, k := range ks {
@@ -148,7 +153,7 @@ func playStage(ctx context.Context, o *options, sch *schedule, a act, n int, r *
 			return err
 		}
 	}
-	for hurting := time.Now(); time.Since(hurting) < a.lasts; {
+	for hurting := time.Now(); len(a.then) > 0 && time.Since(hurting) < a.lasts; {
 		if err := s.inject(ctx, sch.draw(a.then)); err != nil {
 			return err
 		}
