@@ -68,7 +68,9 @@ func TestControls(t *testing.T) {
 		asyncStandby: func(v verdict) bool { return v.Lost > 0 },
 	} {
 		t.Run(control, func(t *testing.T) {
-			r, err := runControl(t.Context(), &options{dir: o.dir + "/" + control, binary: o.binary, template: o.template, seed: o.seed, said: said}, control)
+			own := *o
+			own.dir += "/" + control
+			r, err := runControl(t.Context(), &own, control)
 			if err != nil {
 				t.Fatal(err)
 			}

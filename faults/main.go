@@ -151,28 +151,27 @@ func prepare(ctx context.Context, seed uint64, long bool, said io.Writer) (o *op
 	if err != nil {
 		return nil, nil, err
 	}
-	remove := func(keep bool) {
-		if !keep {
+	defer func() {
+		if err != nil {
 			_ = os.RemoveAll(dir)
 		}
-	}
+	}()
 	if err := os.Chmod(dir, 0o755); err != nil { // the server runs as another user
-		remove(false)
 		return nil, nil, err
 	}
 	binary, err := build.Service(ctx, dir)
 	if err != nil {
-		remove(false)
 		return nil, nil, fmt.Errorf("build the service: %w", err)
 	}
 	template, err := makeTemplate(ctx, dir, binary)
 	if err != nil {
-		remove(false)
 		return nil, nil, err
 	}
 	end = func(keep bool) {
 		_ = template.Close()
-		remove(keep)
+		if !keep {
+			_ = os.RemoveAll(dir)
+		}
 	}
 	return &options{dir: dir, binary: binary, template: template, seed: seed, long: long, said: said, kinds: kinds}, end, nil
 }

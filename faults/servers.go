@@ -136,10 +136,11 @@ func makeTemplate(ctx context.Context, dir, binary string) (template *cluster.Se
 	if err != nil {
 		return nil, fmt.Errorf("the template: %w", err)
 	}
-	if err := fill(ctx, template.URL(database), binary); err != nil {
-		return nil, errors.Join(fmt.Errorf("the template: %w", err), template.Close())
+	err = fill(ctx, template.URL(database), binary)
+	if err == nil {
+		err = template.Stop(ctx)
 	}
-	if err := template.Stop(ctx); err != nil {
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the template: %w", err), template.Close())
 	}
 	return template, nil

@@ -15,25 +15,25 @@ const lockKey int64 = 0x6f7574626f78_01
 
 const lockPoll = 100 * time.Millisecond
 
-// connConfig reads the URL as a pool does, which takes its own settings (pool_max_conns) out of it: as it is one and the same for the
-// service, they may be there, and PostgreSQL would refuse them.
-func connConfig(databaseURL string) (*pgx.ConnConfig, error) {
+// parse reads the URL as a pool does, which takes its own settings (pool_max_conns) out of it: as it is one and the same for the service,
+// they may be there, and PostgreSQL would refuse them.
+func parse(databaseURL string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	return config.ConnConfig, nil
+	return config, nil
 }
 
 // locked calls fn under the migration lock. The lock has a connection of its own, because a pool whose connections all wait for it
 // leaves none to its holder, and is tried again and again rather than waited for in one statement: that statement's snapshot would
 // stand in the way of a CREATE INDEX CONCURRENTLY by the holder.
 func (r *runner) locked(ctx context.Context, databaseURL string, fn func(context.Context, *pgx.Conn) error) error {
-	config, err := connConfig(databaseURL)
+	config, err := parse(databaseURL)
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}

@@ -101,11 +101,11 @@ func (r *runner) stepDown(ctx context.Context, databaseURL string, set set) erro
 
 // goose calls fn with a provider for the set, on a connection whose unqualified names are the set's.
 func (r *runner) goose(ctx context.Context, databaseURL string, set set, fn func(*goose.Provider) error) (err error) {
-	config, err := connConfig(databaseURL)
+	config, err := parse(databaseURL)
 	if err != nil {
 		return err
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+	db := stdlib.OpenDB(*config.ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		return prepareConn(ctx, conn, set.schema)
 	}))
 	db.SetMaxOpenConns(2)
@@ -131,9 +131,9 @@ func (r *runner) provider(db *sql.DB, set set) (*goose.Provider, error) {
 
 // river runs River's migrations one transaction each: they cannot all run in one.
 func (r *runner) river(ctx context.Context, databaseURL string, direction rivermigrate.Direction, opts *rivermigrate.MigrateOpts) error {
-	config, err := pgxpool.ParseConfig(databaseURL)
+	config, err := parse(databaseURL)
 	if err != nil {
-		return fmt.Errorf("database URL: %w", err)
+		return err
 	}
 	config.MaxConns, config.MinConns, config.MinIdleConns = 2, 0, 0
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {

@@ -42,11 +42,11 @@ func Current(ctx context.Context, pool *pgxpool.Pool, opts Options) (bool, error
 }
 
 func (r *runner) status(ctx context.Context, databaseURL string) (rows []StatusRow, err error) {
-	config, err := connConfig(databaseURL)
+	config, err := parse(databaseURL)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return nil, fmt.Errorf("migration status: %w", err)
 	}

@@ -67,7 +67,7 @@ func Start(ctx context.Context, dir string, settings map[string]string, opts ...
 		return nil, err
 	}
 	if s.from != nil {
-		err = s.copyFrom(ctx, s.from)
+		err = s.copy(ctx)
 	}
 	if err == nil {
 		err = s.Restart(ctx)
@@ -274,8 +274,9 @@ func (s *Server) Close() error {
 	return errors.Join(postgres.Remove(s.dir), s.removeWAL())
 }
 
-// copyFrom takes over the cluster of another server, before the first start.
-func (s *Server) copyFrom(ctx context.Context, other *Server) error {
+// copy takes over the cluster of the server that this one begins as a copy of.
+func (s *Server) copy(ctx context.Context) error {
+	other := s.from
 	other.mu.Lock()
 	defer other.mu.Unlock()
 	if other.running() {
