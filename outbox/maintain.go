@@ -29,6 +29,7 @@ func (e *Engine) Maintain(ctx context.Context) error {
 		{"rescue", e.rescue},
 		{"reconcile", e.reconcile},
 		{"end backfills", e.endBackfills},
+		{"analyze jobs", e.analyzeJobs},
 	} {
 		err := e.inTx(ctx, func(tx pgx.Tx) error {
 			if ok, err := e.q.MaintainLock(ctx, e.db(tx)); err != nil || !ok {
@@ -61,6 +62,17 @@ func (e *Engine) endBackfills(ctx context.Context, tx pgx.Tx) error {
 		e.log.Info("backfill done", "consumer", r.Consumer, "backfill", r.ID)
 	}
 	return err
+}
+
+// analyzeJobs keeps River's plans in proportion. Autovacuum does so too, in time; until then each look for a few jobs would read all of
+// what a burst of failing events has piled up.
+func (e *Engine) analyzeJobs(ctx context.Context, tx pgx.Tx) error {
+	db := e.db(tx)
+	outgrown, err := e.q.JobsOutgrown(ctx, db, e.schema.prefix()+"river_job")
+	if err != nil || !outgrown {
+		return err
+	}
+	return e.q.JobsAnalyze(ctx, db)
 }
 
 func (e *Engine) startRelay(ctx context.Context, tx pgx.Tx) error {

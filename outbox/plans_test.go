@@ -4,13 +4,17 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 // Plans are made once, and perhaps while the tables are new, or when statistics were taken of them while they were empty, which makes
@@ -85,6 +89,60 @@ func TestReleaseReadsWhatItTakes(t *testing.T) {
 		require.Equal(t, int64(100), log)
 		return nil
 	}))
+}
+
+// River's plans are made once a connection, too, and often while there is no job. Maintenance has them made anew when jobs have piled up:
+// the look for a few would else read them all.
+func TestJobsThatPileUpAreFetchedByTheirIndex(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, outbox.NewRegistry())
+	r.exec(`delete from river_job`)
+	r.exec(`analyze river_job`)
+	conn, err := r.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), "set plan_cache_mode = force_generic_plan")
+	require.NoError(t, err)
+	driver := riverpgxv5.New(r.pool)
+	fetch := func() (jobs int, read int64) {
+		require.NoError(t, pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+			before := readOf(t, tx, "river_job")
+			got, err := driver.UnwrapExecutor(tx).JobGetAvailable(t.Context(), &riverdriver.JobGetAvailableParams{
+				ClientID: "c", MaxAttemptedBy: 10, MaxToLock: 2, Queue: "piled",
+			})
+			require.NoError(t, err)
+			jobs = len(got.Jobs)
+			read = readOf(t, tx, "river_job") - before
+			return nil
+		}))
+		return jobs, read
+	}
+	fetch()
+	r.exec(`insert into river_job (state, kind, queue, args, max_attempts) select 'available', 'k', 'piled', '{}', 1 from generate_series(1, 1000)`)
+	jobs, read := fetch()
+	require.Equal(t, 2, jobs)
+	require.GreaterOrEqual(t, read, int64(1000), "no longer how PostgreSQL plans it: is the analysis still needed?")
+
+	// The number of rows reaches the statistics when the session that wrote them has a moment, and no later than its end.
+	r.pool.Reset()
+	require.Eventually(t, func() bool {
+		return one[int64](r, `select n_live_tup from pg_stat_user_tables where relname = 'river_job'`) >= 1000
+	}, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, r.Maintain(t.Context()))
+	jobs, read = fetch()
+	require.Equal(t, 2, jobs)
+	require.LessOrEqual(t, read, int64(10))
+	// They are analyzed once and not every time.
+	r.exec(`delete from river_job where id % 2 = 0`)
+	require.NoError(t, r.Maintain(t.Context()))
+	r.holds(`select reltuples >= 1000 from pg_class where oid = 'river_job'::regclass`)
+}
+
+// readOf is how many rows of a table the connection has read and not yet reported.
+func readOf(t *testing.T, tx pgx.Tx, table string) (rows int64) {
+	t.Helper()
+	require.NoError(t, tx.QueryRow(t.Context(), `select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables where relname = $1`, table).Scan(&rows))
+	return rows
 }
 
 var parameter = regexp.MustCompile(`\$(\d+)`)

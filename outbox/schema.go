@@ -26,7 +26,15 @@ func (s Schema) sql(query string) string {
 	if q, ok := rewritten.Load(k); ok {
 		return q.(string)
 	}
-	q := strings.ReplaceAll(query, marker, pgx.Identifier{string(s)}.Sanitize()+".")
+	q := strings.ReplaceAll(query, marker, s.prefix())
 	rewritten.Store(k, q)
 	return q
+}
+
+// prefix is what stands before the name of a table.
+func (s Schema) prefix() string {
+	if s == "" {
+		return ""
+	}
+	return pgx.Identifier{string(s)}.Sanitize() + "."
 }

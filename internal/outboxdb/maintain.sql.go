@@ -176,6 +176,30 @@ func (q *Queries) HoldsWithoutJob(ctx context.Context, db DBTX) ([]HoldsWithoutJ
 	return items, nil
 }
 
+const JobsAnalyze = `-- name: JobsAnalyze :exec
+ANALYZE (SKIP_LOCKED) /*schema*/river_job (id)
+`
+
+// One column: what is needed is that plans are made anew, with the number of rows.
+func (q *Queries) JobsAnalyze(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, JobsAnalyze)
+	return err
+}
+
+const JobsOutgrown = `-- name: JobsOutgrown :one
+SELECT (pg_stat_get_live_tuples(oid) > 10 * greatest(reltuples, 20) AND pg_has_role(relowner, 'USAGE'))::boolean AS outgrown
+  FROM pg_catalog.pg_class WHERE oid = to_regclass($1::text)
+`
+
+// Whether there are many more jobs than the planner knows of, and this role may tell it. Plans are made once a connection; those that were
+// made when the table had last been analyzed without rows, as often happens to a queue, walk an index of it from end to end.
+func (q *Queries) JobsOutgrown(ctx context.Context, db DBTX, jobs string) (bool, error) {
+	row := db.QueryRow(ctx, JobsOutgrown, jobs)
+	var outgrown bool
+	err := row.Scan(&outgrown)
+	return outgrown, err
+}
+
 const MaintainLock = `-- name: MaintainLock :one
 SELECT pg_try_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 2) AS locked FROM /*schema*/relay_state
 `

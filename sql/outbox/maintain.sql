@@ -49,3 +49,13 @@ SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, coalesce(
 -- name: HoldSetJob :execrows
 UPDATE /*schema*/holds SET job_id = @job_id, token = gen_random_uuid(), rescues = 0, dead_at = NULL, changed_at = clock_timestamp()
  WHERE consumer = @consumer AND event_id = @event_id AND settled_at IS NULL AND job_id IS NOT DISTINCT FROM @old_job_id;
+
+-- name: JobsOutgrown :one
+-- Whether there are many more jobs than the planner knows of, and this role may tell it. Plans are made once a connection; those that were
+-- made when the table had last been analyzed without rows, as often happens to a queue, walk an index of it from end to end.
+SELECT (pg_stat_get_live_tuples(oid) > 10 * greatest(reltuples, 20) AND pg_has_role(relowner, 'USAGE'))::boolean AS outgrown
+  FROM pg_catalog.pg_class WHERE oid = to_regclass(@jobs::text);
+
+-- name: JobsAnalyze :exec
+-- One column: what is needed is that plans are made anew, with the number of rows.
+ANALYZE (SKIP_LOCKED) /*schema*/river_job (id);
