@@ -92,13 +92,19 @@ func (q *Queries) LaneTypes(ctx context.Context, db DBTX, arg LaneTypesParams) (
 }
 
 const LanesBehind = `-- name: LanesBehind :many
-SELECT c.consumer, c.lane,
-       EXISTS (SELECT FROM /*schema*/river_job j
-                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind || '' = 'outbox_drain'
-                  AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
-                  AND (j.args ->> 'lane')::integer = c.lane) AS queued, c.pos
-  FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
-  JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
+WITH behind AS MATERIALIZED (
+    SELECT c.consumer, c.lane, c.pos
+      FROM (SELECT unnest($1::text[]) AS consumer, unnest($2::smallint[]) AS lane, unnest($3::bigint[]) AS pos) AS ready
+      JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
+), waiting AS MATERIALIZED (
+    SELECT DISTINCT c.consumer, (j.args ->> 'lane')::smallint AS lane
+      FROM (SELECT DISTINCT b.consumer FROM behind b) AS c
+     CROSS JOIN LATERAL (SELECT a.args FROM /*schema*/river_job a
+                          WHERE a.state = 'available' AND a.queue = 'outbox_' || c.consumer AND a.priority = 1
+                            AND a.scheduled_at < now() - interval '2 seconds' AND a.kind || '' = 'outbox_drain' OFFSET 0) AS j
+)
+SELECT b.consumer, b.lane, EXISTS (SELECT FROM waiting w WHERE w.consumer = b.consumer AND w.lane = b.lane) AS queued, b.pos
+  FROM behind b
 `
 
 type LanesBehindParams struct {
@@ -115,7 +121,8 @@ type LanesBehindRow struct {
 }
 
 // The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
-// while: then no process works it, or all are busy, and more of them bring nothing.
+// while: then no process works it, or all are busy, and more of them bring nothing. Each queue is read once and not for each lane:
+// beside an old snapshot it is all the wake-ups there have been since that the index leads to.
 func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParams) ([]LanesBehindRow, error) {
 	rows, err := db.Query(ctx, LanesBehind, arg.Consumers, arg.Lanes, arg.Positions)
 	if err != nil {
@@ -142,8 +149,11 @@ func (q *Queries) LanesBehind(ctx context.Context, db DBTX, arg LanesBehindParam
 }
 
 const LanesQueued = `-- name: LanesQueued :many
-SELECT DISTINCT (j.args ->> 'consumer')::text AS consumer, (j.args ->> 'lane')::smallint AS lane FROM /*schema*/river_job j
- WHERE j.state = 'available' AND j.queue = ANY ($1::text[]) AND j.kind = 'outbox_drain'
+SELECT DISTINCT (j.args ->> 'consumer')::text AS consumer, (j.args ->> 'lane')::smallint AS lane
+  FROM (SELECT unnest($1::text[]) AS queue) AS q
+ CROSS JOIN LATERAL (SELECT a.args FROM /*schema*/river_job a
+                      WHERE a.state = 'available' AND a.queue = q.queue AND a.priority = 1
+                        AND a.scheduled_at > now() - interval '10 seconds' AND a.kind || '' = 'outbox_drain' OFFSET 0) AS j
 `
 
 type LanesQueuedRow struct {
@@ -151,7 +161,9 @@ type LanesQueuedRow struct {
 	Lane     int16
 }
 
-// The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is.
+// The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is. Of one that lies there
+// for long it is known otherwise (LanesBehind); only the last ones are asked for, between two bounds of the index, because this is asked
+// with every wake-up.
 func (q *Queries) LanesQueued(ctx context.Context, db DBTX, queues []string) ([]LanesQueuedRow, error) {
 	rows, err := db.Query(ctx, LanesQueued, queues)
 	if err != nil {

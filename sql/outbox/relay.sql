@@ -114,14 +114,21 @@ SELECT n.lane::smallint AS lane,
 
 -- name: LanesBehind :many
 -- The lanes whose cursor is below what is known to be ahead of it, and whether a wake-up has lain in their queue for a
--- while: then no process works it, or all are busy, and more of them bring nothing.
-SELECT c.consumer, c.lane,
-       EXISTS (SELECT FROM /*schema*/river_job j
-                WHERE j.state = 'available' AND j.queue = 'outbox_' || c.consumer AND j.kind || '' = 'outbox_drain'
-                  AND j.scheduled_at < clock_timestamp() - interval '2 seconds'
-                  AND (j.args ->> 'lane')::integer = c.lane) AS queued, c.pos
-  FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
-  JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos;
+-- while: then no process works it, or all are busy, and more of them bring nothing. Each queue is read once and not for each lane:
+-- beside an old snapshot it is all the wake-ups there have been since that the index leads to.
+WITH behind AS MATERIALIZED (
+    SELECT c.consumer, c.lane, c.pos
+      FROM (SELECT unnest(@consumers::text[]) AS consumer, unnest(@lanes::smallint[]) AS lane, unnest(@positions::bigint[]) AS pos) AS ready
+      JOIN /*schema*/cursors c ON c.consumer = ready.consumer AND c.lane = ready.lane AND c.pos < ready.pos
+), waiting AS MATERIALIZED (
+    SELECT DISTINCT c.consumer, (j.args ->> 'lane')::smallint AS lane
+      FROM (SELECT DISTINCT b.consumer FROM behind b) AS c
+     CROSS JOIN LATERAL (SELECT a.args FROM /*schema*/river_job a
+                          WHERE a.state = 'available' AND a.queue = 'outbox_' || c.consumer AND a.priority = 1
+                            AND a.scheduled_at < now() - interval '2 seconds' AND a.kind || '' = 'outbox_drain' OFFSET 0) AS j
+)
+SELECT b.consumer, b.lane, EXISTS (SELECT FROM waiting w WHERE w.consumer = b.consumer AND w.lane = b.lane) AS queued, b.pos
+  FROM behind b;
 
 -- name: LaneTypes :many
 -- The last event of each type in each lane, of those at the end of the log. Per lane and in order, so that it is the log's index
@@ -138,6 +145,11 @@ SELECT (h.consumer || '')::text AS consumer, h.lane, max(h.settled_at)::timestam
  WHERE h.settled_at IS NOT NULL GROUP BY h.lane, h.consumer || '';
 
 -- name: LanesQueued :many
--- The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is.
-SELECT DISTINCT (j.args ->> 'consumer')::text AS consumer, (j.args ->> 'lane')::smallint AS lane FROM /*schema*/river_job j
- WHERE j.state = 'available' AND j.queue = ANY (@queues::text[]) AND j.kind = 'outbox_drain';
+-- The lanes that have a wake-up in their queue which nobody has taken up yet: whoever does will see what there is. Of one that lies there
+-- for long it is known otherwise (LanesBehind); only the last ones are asked for, between two bounds of the index, because this is asked
+-- with every wake-up.
+SELECT DISTINCT (j.args ->> 'consumer')::text AS consumer, (j.args ->> 'lane')::smallint AS lane
+  FROM (SELECT unnest(@queues::text[]) AS queue) AS q
+ CROSS JOIN LATERAL (SELECT a.args FROM /*schema*/river_job a
+                      WHERE a.state = 'available' AND a.queue = q.queue AND a.priority = 1
+                        AND a.scheduled_at > now() - interval '10 seconds' AND a.kind || '' = 'outbox_drain' OFFSET 0) AS j;
