@@ -21,19 +21,24 @@ const (
 	relistenTime = 2 * time.Second
 )
 
-// driver is River's, with a listener that comes back by itself.
+// driver is River's, with a listener that comes back by itself and looks for jobs that stay cheap.
 type driver struct {
 	riverdriver.Driver[pgx.Tx]
 	inserts []*riverdriver.Notification // one for each queue
+	looks   *looks
 	log     *slog.Logger
 }
 
-func newDriver(of riverdriver.Driver[pgx.Tx], queues []string, log *slog.Logger) *driver {
-	d := &driver{Driver: of, log: log}
+func newDriver(of riverdriver.Driver[pgx.Tx], queues []string, clock *clock, log *slog.Logger) *driver {
+	d := &driver{Driver: of, looks: newLooks(clock), log: log}
 	for _, queue := range queues {
 		d.inserts = append(d.inserts, &riverdriver.Notification{Topic: insertTopic, Payload: fmt.Sprintf(`{"queue":%q}`, queue)})
 	}
 	return d
+}
+
+func (d *driver) GetExecutor() riverdriver.Executor {
+	return &fetcher{Executor: d.Driver.GetExecutor(), looks: d.looks, dear: dearLook, times: dearTimes}
 }
 
 func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {

@@ -115,7 +115,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	for _, c := range reg.Consumers() {
 		queues = append(queues, outbox.DrainQueue(c.Name), outbox.DeliverQueue(c.Name))
 	}
-	client, err := river.NewClient(newDriver(riverpgxv5.New(pool), queues, cfg.Logger), &river.Config{
+	client, err := river.NewClient(newDriver(riverpgxv5.New(pool), queues, w.clock, cfg.Logger), &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
 		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},

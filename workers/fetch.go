@@ -1,0 +1,120 @@
+package workers
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river/riverdriver"
+)
+
+const (
+	// dearLook is what a look for jobs may take. For dearTimes as long as one that took longer, those that follow are bounded.
+	dearLook  = 10 * time.Millisecond
+	dearTimes = 20
+	// lookBack is how much later than the time in it a job may appear in a bounded look: that of its transaction, and of clocks that differ.
+	lookBack = 5 * time.Second
+)
+
+// fetchBounded takes up jobs as River does, but only those from a time on, and of the priority that all of ours have: so the index is
+// read between two bounds.
+const fetchBounded = `WITH locked AS (
+    SELECT id FROM %[1]sriver_job
+     WHERE state = 'available' AND queue = $1 AND priority = 1 AND scheduled_at >= $2 AND scheduled_at <= now()
+       AND ($3::text[] IS NULL OR kind = ANY ($3))
+     ORDER BY priority, scheduled_at, id LIMIT $4 FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE %[1]sriver_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
+           attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $5::integer):], $6::text)
+     WHERE j.id = ANY (ARRAY(SELECT id FROM locked)) RETURNING j.id
+)
+SELECT coalesce(array_agg(id), '{}') FROM taken`
+
+// fetcher is River's executor, whose looks for jobs stay cheap. Beside a snapshot that is held open for minutes nothing that is done can be
+// cleaned away, and every look of River's goes through all jobs that its queue has had since, from the oldest on (of 30,000, 50 ms). Such a
+// look is then made for a small part of the time only, and those between begin where it ended.
+//
+// What becomes available with an earlier time than that, as retries do that were due for long, is found by the next look of River's own.
+type fetcher struct {
+	riverdriver.Executor
+	looks *looks
+	dear  time.Duration
+	times time.Duration // how many
+}
+
+// looks are what is known of the queues. They are safe to use concurrently.
+type looks struct {
+	clock *clock
+	mu    sync.Mutex
+	of    map[string]look
+}
+
+type look struct {
+	from  time.Time // what is available is from then on, but for what came late
+	until time.Time // when River's own look is due
+}
+
+func newLooks(c *clock) *looks { return &looks{clock: c, of: map[string]look{}} }
+
+func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+	if l := f.looks.get(params.Queue); params.Now == nil && time.Now().Before(l.until) {
+		return f.bounded(ctx, params, l.from)
+	}
+	began, now := time.Now(), f.looks.clock.Now()
+	res, err := f.Executor.JobGetAvailable(ctx, params)
+	took := time.Since(began)
+	if err != nil || res == nil || took < f.dear {
+		return res, err
+	}
+	next := look{from: now.Add(-lookBack), until: time.Now().Add(f.times * took)}
+	if len(res.Jobs) >= params.MaxToLock {
+		// There may be more, but none from before the last of these.
+		last := time.Time{}
+		for _, job := range res.Jobs {
+			if job.ScheduledAt.After(last) {
+				last = job.ScheduledAt
+			}
+		}
+		if last.Before(next.from) {
+			next.from = last
+		}
+	}
+	f.looks.set(params.Queue, next)
+	return res, nil
+}
+
+func (f *fetcher) bounded(ctx context.Context, params *riverdriver.JobGetAvailableParams, from time.Time) (*riverdriver.JobGetAvailableResult, error) {
+	schema := ""
+	if params.Schema != "" {
+		schema = pgx.Identifier{params.Schema}.Sanitize() + "."
+	}
+	var ids []int64
+	if err := f.QueryRow(ctx, fmt.Sprintf(fetchBounded, schema),
+		params.Queue, from, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID).Scan(&ids); err != nil {
+		return nil, fmt.Errorf("workers: take up jobs: %w", err)
+	}
+	res := &riverdriver.JobGetAvailableResult{}
+	if len(ids) == 0 {
+		return res, nil
+	}
+	var err error
+	res.Jobs, err = f.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids, Schema: params.Schema})
+	if err != nil {
+		return nil, fmt.Errorf("workers: read the jobs that were taken up: %w", err)
+	}
+	return res, nil
+}
+
+func (l *looks) get(queue string) look {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of[queue]
+}
+
+func (l *looks) set(queue string, next look) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of[queue] = next
+}
