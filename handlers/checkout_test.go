@@ -176,9 +176,7 @@ func TestCheckoutOfAClientThatLeaves(t *testing.T) {
 		defer close(gone)
 		_, _ = s.try(ctx, "POST", "/v1/carts/"+id+"/checkout", visa(), "Authorization", "Bearer "+c.token, key, "k")
 	}()
-	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_locks where not granted)`)
-	}, 10*time.Second, 5*time.Millisecond)
+	s.somebodyIsLockedOut()
 	leave()
 	<-gone
 	require.NoError(t, tx.Rollback(t.Context()))

@@ -118,6 +118,14 @@ func (s *shop) somebodyWaits() {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
+// somebodyIsLockedOut returns once a request in this database waits for a lock.
+func (s *shop) somebodyIsLockedOut() {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		return value[bool](s, `select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`)
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 // cart makes a cart with one line for each pair of sku and quantity.
 func (c *customer) cart(items ...any) string {
 	c.t.Helper()

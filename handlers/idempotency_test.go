@@ -109,9 +109,7 @@ func TestIdempotencyInFlight(t *testing.T) {
 		a, _ := s.try(t.Context(), "POST", "/v1/carts/"+cart+"/checkout", visa(), "Authorization", "Bearer "+c.token, key, "k")
 		first <- a
 	}()
-	require.Eventually(t, func() bool {
-		return value[bool](s, `select exists (select from pg_locks where not granted)`)
-	}, 10*time.Second, 5*time.Millisecond)
+	s.somebodyIsLockedOut()
 	s.problem(c.call("POST", "/v1/carts/"+cart+"/checkout", visa(), key, "k"), 409, "idempotency-in-flight")
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Equal(t, 202, (<-first).status)
