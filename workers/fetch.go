@@ -7,7 +7,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/rivershared/uniquestates"
+	"github.com/riverqueue/river/rivertype"
 )
 
 const (
@@ -25,12 +28,12 @@ const fetchBounded = `WITH locked AS (
      WHERE state = 'available' AND queue = $1 AND priority = 1 AND scheduled_at >= $2 AND scheduled_at <= now()
        AND ($3::text[] IS NULL OR kind = ANY ($3))
      ORDER BY priority, scheduled_at, id LIMIT $4 FOR UPDATE SKIP LOCKED
-), taken AS (
-    UPDATE %[1]sriver_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
-           attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $5::integer):], $6::text)
-     WHERE j.id = ANY (ARRAY(SELECT id FROM locked)) RETURNING j.id
 )
-SELECT coalesce(array_agg(id), '{}') FROM taken`
+UPDATE %[1]sriver_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
+       attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $5::integer):], $6::text)
+ WHERE j.id = ANY (ARRAY(SELECT id FROM locked))
+RETURNING id, args, attempt, attempted_at, attempted_by, created_at, errors, kind, max_attempts, metadata, priority, queue, scheduled_at,
+          state::text, tags, unique_key, unique_states`
 
 // fetcher is River's executor, whose looks for jobs stay cheap. Beside a snapshot that is held open for minutes nothing that is done can be
 // cleaned away, and every look of River's goes through all jobs that its queue has had since, from the oldest on (of 30,000, 50 ms). Such a
@@ -39,9 +42,14 @@ SELECT coalesce(array_agg(id), '{}') FROM taken`
 // What becomes available with an earlier time than that, as retries do that were due for long, is found by the next look of River's own.
 type fetcher struct {
 	riverdriver.Executor
+	db    querier
 	looks *looks
 	dear  time.Duration
 	times time.Duration // how many
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // looks are what is known of the queues. They are safe to use concurrently.
@@ -90,21 +98,53 @@ func (f *fetcher) bounded(ctx context.Context, params *riverdriver.JobGetAvailab
 	if params.Schema != "" {
 		schema = pgx.Identifier{params.Schema}.Sanitize() + "."
 	}
-	var ids []int64
-	if err := f.QueryRow(ctx, fmt.Sprintf(fetchBounded, schema),
-		params.Queue, from, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID).Scan(&ids); err != nil {
+	// One statement: a drain whose job counts as running before the process has it in its hands would soon pass for dead.
+	rows, err := f.db.Query(ctx, fmt.Sprintf(fetchBounded, schema),
+		params.Queue, from, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID)
+	if err != nil {
 		return nil, fmt.Errorf("workers: take up jobs: %w", err)
 	}
 	res := &riverdriver.JobGetAvailableResult{}
-	if len(ids) == 0 {
-		return res, nil
-	}
-	var err error
-	res.Jobs, err = f.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids, Schema: params.Schema})
+	res.Jobs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*rivertype.JobRow, error) {
+		job, invalid, err := scanJob(row)
+		if invalid != nil {
+			if res.DecodeErrors == nil {
+				res.DecodeErrors = map[int64]error{}
+			}
+			res.DecodeErrors[job.ID] = invalid
+		}
+		return job, err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("workers: read the jobs that were taken up: %w", err)
+		return nil, fmt.Errorf("workers: take up jobs: %w", err)
 	}
 	return res, nil
+}
+
+// scanJob reads a job that was taken up. One of which the errors of earlier attempts cannot be read is there without them, and invalid says why.
+func scanJob(row pgx.CollectableRow) (job *rivertype.JobRow, invalid, err error) {
+	job = &rivertype.JobRow{}
+	var said [][]byte
+	var unique pgtype.Bits
+	if err := row.Scan(&job.ID, &job.EncodedArgs, &job.Attempt, &job.AttemptedAt, &job.AttemptedBy, &job.CreatedAt, &said, &job.Kind,
+		&job.MaxAttempts, &job.Metadata, &job.Priority, &job.Queue, &job.ScheduledAt, &job.State, &job.Tags, &job.UniqueKey, &unique); err != nil {
+		return nil, nil, err
+	}
+	at := job.AttemptedAt.UTC()
+	job.AttemptedAt, job.CreatedAt, job.ScheduledAt = &at, job.CreatedAt.UTC(), job.ScheduledAt.UTC()
+	states := byte(0)
+	if unique.Valid && len(unique.Bytes) > 0 {
+		states = unique.Bytes[0]
+	}
+	job.UniqueStates = uniquestates.UniqueBitmaskToStates(states)
+	job.Errors = make([]rivertype.AttemptError, len(said))
+	for i, raw := range said {
+		if err := riverdriver.UnmarshalAttemptError(raw, &job.Errors[i]); err != nil {
+			job.Errors = nil
+			return job, fmt.Errorf("read the errors of job %d: %w", job.ID, err), nil
+		}
+	}
+	return job, nil, nil
 }
 
 func (l *looks) get(queue string) look {

@@ -24,7 +24,7 @@ func fetching(t *testing.T) (f *fetcher, pool *pgxpool.Pool) {
 	pool, err = pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	return &fetcher{Executor: riverpgxv5.New(pool).GetExecutor(), looks: newLooks(newClock()), times: 1e9}, pool
+	return &fetcher{Executor: riverpgxv5.New(pool).GetExecutor(), db: pool, looks: newLooks(newClock()), times: 1e9}, pool
 }
 
 func (f *fetcher) fetch(t *testing.T, most int) (jobs []*rivertype.JobRow) {
@@ -69,7 +69,7 @@ func TestLooksBesideAnOldSnapshot(t *testing.T) {
 		require.NoError(t, err)
 		before := entriesIn(t, tx)
 		in := *f
-		in.Executor = riverpgxv5.New(pool).UnwrapExecutor(tx)
+		in.Executor, in.db = riverpgxv5.New(pool).UnwrapExecutor(tx), tx
 		for _, job := range in.fetch(t, most) {
 			ids = append(ids, job.ID)
 		}

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 )
 
 const (
@@ -25,12 +27,13 @@ const (
 type driver struct {
 	riverdriver.Driver[pgx.Tx]
 	inserts []*riverdriver.Notification // one for each queue
+	db      querier
 	looks   *looks
 	log     *slog.Logger
 }
 
-func newDriver(of riverdriver.Driver[pgx.Tx], queues []string, clock *clock, log *slog.Logger) *driver {
-	d := &driver{Driver: of, looks: newLooks(clock), log: log}
+func newDriver(pool *pgxpool.Pool, queues []string, clock *clock, log *slog.Logger) *driver {
+	d := &driver{Driver: riverpgxv5.New(pool), db: pool, looks: newLooks(clock), log: log}
 	for _, queue := range queues {
 		d.inserts = append(d.inserts, &riverdriver.Notification{Topic: insertTopic, Payload: fmt.Sprintf(`{"queue":%q}`, queue)})
 	}
@@ -38,7 +41,7 @@ func newDriver(of riverdriver.Driver[pgx.Tx], queues []string, clock *clock, log
 }
 
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{Executor: d.Driver.GetExecutor(), looks: d.looks, dear: dearLook, times: dearTimes}
+	return &fetcher{Executor: d.Driver.GetExecutor(), db: d.db, looks: d.looks, dear: dearLook, times: dearTimes}
 }
 
 func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
@@ -22,7 +21,7 @@ func TestListenerComesBack(t *testing.T) {
 	pool, err := pgxpool.New(ctx, testdb.New(t))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	d := newDriver(riverpgxv5.New(pool), []string{"a", "b"}, newClock(), slog.New(slog.DiscardHandler))
+	d := newDriver(pool, []string{"a", "b"}, newClock(), slog.New(slog.DiscardHandler))
 	l := d.GetListener(&riverdriver.GetListenenerParams{})
 	require.NoError(t, l.Connect(ctx))
 	require.NoError(t, l.Listen(ctx, insertTopic))

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/outbox"
@@ -115,7 +114,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	for _, c := range reg.Consumers() {
 		queues = append(queues, outbox.DrainQueue(c.Name), outbox.DeliverQueue(c.Name))
 	}
-	client, err := river.NewClient(newDriver(riverpgxv5.New(pool), queues, w.clock, cfg.Logger), &river.Config{
+	client, err := river.NewClient(newDriver(pool, queues, w.clock, cfg.Logger), &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
 		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},
