@@ -68,7 +68,7 @@ func (e *Engine) endBackfills(ctx context.Context, tx pgx.Tx) error {
 // what a burst of failing events has piled up.
 func (e *Engine) analyzeJobs(ctx context.Context, tx pgx.Tx) error {
 	db := e.db(tx)
-	outgrown, err := e.q.JobsOutgrown(ctx, db, e.schema.prefix()+"river_job")
+	outgrown, err := e.q.JobsOutgrown(ctx, db, outboxdb.Prefix(string(e.schema))+"river_job")
 	if err != nil || !outgrown {
 		return err
 	}

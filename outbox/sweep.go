@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -37,10 +38,15 @@ func (r *relay) loadConsumers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the lanes of backfills: %w", err)
 	}
+	inRun := map[Lane]int64{}
 	for _, l := range lanes {
-		r.wakes.setBack(now, Lane{l.Consumer, l.Lane}, l.Queued)
+		inRun[Lane{l.Consumer, l.Lane}] = math.MaxInt64
 	}
-	return nil
+	behind, err := r.behind(ctx, inRun)
+	for _, row := range behind {
+		r.wakes.setBack(now, Lane{row.Consumer, row.Lane}, row.Queued)
+	}
+	return err
 }
 
 // sweep finds the lanes that have work and were not told: those with settled holds, and those still behind some time after
@@ -67,14 +73,7 @@ func (r *relay) sweep(ctx context.Context, settled bool) error {
 
 // confirm finds out which of the lanes are behind, and whether it is something wanted that they are to go on with.
 func (r *relay) confirm(ctx context.Context, now time.Time, ready map[Lane]int64) error {
-	if len(ready) == 0 {
-		return nil
-	}
-	var arg outboxdb.LanesBehindParams
-	for l, pos := range ready {
-		arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
-	}
-	behind, err := r.q.LanesBehind(ctx, r.db(r.pool), arg)
+	behind, err := r.behind(ctx, ready)
 	if err != nil {
 		return err
 	}
@@ -103,6 +102,22 @@ func (r *relay) confirm(ctx context.Context, now time.Time, ready map[Lane]int64
 	}
 	r.wakes.passes(now, passing)
 	return nil
+}
+
+// behind returns those of the lanes whose cursors are below these positions.
+func (r *relay) behind(ctx context.Context, ready map[Lane]int64) ([]outboxdb.LanesBehindRow, error) {
+	if len(ready) == 0 {
+		return nil, nil
+	}
+	var arg outboxdb.LanesBehindParams
+	for l, pos := range ready {
+		arg.Consumers, arg.Lanes, arg.Positions = append(arg.Consumers, l.Consumer), append(arg.Lanes, l.Lane), append(arg.Positions, pos)
+	}
+	rows, err := r.q.LanesBehind(ctx, r.db(r.pool), arg)
+	if err != nil {
+		return nil, fmt.Errorf("look for lanes that are behind: %w", err)
+	}
+	return rows, nil
 }
 
 // logEnd is what lies in the lanes at the end of the log.

@@ -11,6 +11,8 @@ import (
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/rivershared/uniquestates"
 	"github.com/riverqueue/river/rivertype"
+
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
 const (
@@ -24,12 +26,12 @@ const (
 // fetchBounded takes up jobs as River does, but only those from a time on, and of the priority that all of ours have: so the index is
 // read between two bounds.
 const fetchBounded = `WITH locked AS (
-    SELECT id FROM %[1]sriver_job
+    SELECT id FROM /*schema*/river_job
      WHERE state = 'available' AND queue = $1 AND priority = 1 AND scheduled_at >= $2 AND scheduled_at <= now()
        AND ($3::text[] IS NULL OR kind = ANY ($3))
      ORDER BY priority, scheduled_at, id LIMIT $4 FOR UPDATE SKIP LOCKED
 )
-UPDATE %[1]sriver_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
+UPDATE /*schema*/river_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
        attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $5::integer):], $6::text)
  WHERE j.id = ANY (ARRAY(SELECT id FROM locked))
 RETURNING id, args, attempt, attempted_at, attempted_by, created_at, errors, kind, max_attempts, metadata, priority, queue, scheduled_at,
@@ -94,12 +96,8 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 }
 
 func (f *fetcher) bounded(ctx context.Context, params *riverdriver.JobGetAvailableParams, from time.Time) (*riverdriver.JobGetAvailableResult, error) {
-	schema := ""
-	if params.Schema != "" {
-		schema = pgx.Identifier{params.Schema}.Sanitize() + "."
-	}
 	// One statement: a drain whose job counts as running before the process has it in its hands would soon pass for dead.
-	rows, err := f.db.Query(ctx, fmt.Sprintf(fetchBounded, schema),
+	rows, err := f.db.Query(ctx, outboxdb.In(params.Schema, fetchBounded),
 		params.Queue, from, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID)
 	if err != nil {
 		return nil, fmt.Errorf("workers: take up jobs: %w", err)

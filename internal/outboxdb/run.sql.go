@@ -11,20 +11,12 @@ import (
 )
 
 const LanesInRun = `-- name: LanesInRun :many
-WITH waiting AS MATERIALIZED (
-    SELECT DISTINCT c.consumer, (j.args ->> 'lane')::smallint AS lane
-      FROM (SELECT DISTINCT r.consumer FROM /*schema*/cursors r WHERE r.run IS NOT NULL) AS c
-     CROSS JOIN LATERAL (SELECT a.args FROM /*schema*/river_job a
-                          WHERE a.state = 'available' AND a.queue = 'outbox_' || c.consumer AND a.kind || '' = 'outbox_drain' OFFSET 0) AS j
-)
-SELECT k.consumer, k.lane, EXISTS (SELECT FROM waiting w WHERE w.consumer = k.consumer AND w.lane = k.lane) AS queued
-  FROM /*schema*/cursors k WHERE k.run IS NOT NULL
+SELECT consumer, lane FROM /*schema*/cursors WHERE run IS NOT NULL
 `
 
 type LanesInRunRow struct {
 	Consumer string
 	Lane     int16
-	Queued   bool
 }
 
 // Lanes that a run has set back: what the relay knows of their cursors is not true.
@@ -37,7 +29,7 @@ func (q *Queries) LanesInRun(ctx context.Context, db DBTX) ([]LanesInRunRow, err
 	items := []LanesInRunRow{}
 	for rows.Next() {
 		var i LanesInRunRow
-		if err := rows.Scan(&i.Consumer, &i.Lane, &i.Queued); err != nil {
+		if err := rows.Scan(&i.Consumer, &i.Lane); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -16,23 +17,20 @@ import (
 // appends or an operator acts.
 type look struct {
 	pool      *pgxpool.Pool
-	schema    string
+	schema    outbox.Schema
 	consumers []string
 	left      []string // those that the registry's code does not run
 }
 
 func newLook(pool *pgxpool.Pool, schema outbox.Schema, reg *outbox.Registry) *look {
-	l := &look{pool: pool, consumers: []string{}}
-	if schema != "" {
-		l.schema = pgx.Identifier{string(schema)}.Sanitize() + "."
-	}
+	l := &look{pool: pool, schema: schema, consumers: []string{}}
 	for _, c := range reg.Consumers() {
 		l.consumers = append(l.consumers, c.Name)
 	}
 	return l
 }
 
-func (l *look) sql(query string) string { return strings.ReplaceAll(query, "/*schema*/", l.schema) }
+func (l *look) sql(query string) string { return outboxdb.In(string(l.schema), query) }
 
 // state is what is left to do.
 type state struct {
