@@ -91,7 +91,8 @@ func (s *slot) runOnce() (served bool) {
 	from, _ := log.Seek(0, 2)
 	cmd := exec.Command(s.binary, "serve")
 	cmd.Stderr, cmd.Stdout = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// A group of its own: when the shell ends in which the harness runs in the background, the kernel lets what stands still in its group go on.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	s.mu.Lock()
 	cmd.Env = os.Environ()
 	for name, value := range s.env {
