@@ -39,6 +39,8 @@ func TestJobsThatEndBuryTheirEvents(t *testing.T) {
 		"discarded by a rescuer": `update river_job set state = 'discarded', finalized_at = now() where id = $1`,
 		"cancelled":              `update river_job set state = 'cancelled', finalized_at = now(), metadata = '{"cancel_attempted_at": "x"}' where id = $1`,
 		"deleted":                `delete from river_job where id = $1`,
+		// In the transaction of a delivery that is done, and so deletes its own.
+		"deleted beside another": `delete from river_job where id = $1 and set_config('pgoutbox.done', '-1', true) <> ''`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -50,6 +52,21 @@ func TestJobsThatEndBuryTheirEvents(t *testing.T) {
 			r.repairAndReplay()
 		})
 	}
+}
+
+// TestDoneDeliveryAsksForNoBurial: the trigger is for jobs that end otherwise.
+func TestDoneDeliveryAsksForNoBurial(t *testing.T) {
+	t.Parallel()
+	r, job := inFlight(t)
+	r.exec(`create table asked (job bigint)`)
+	r.exec(`create or replace function outbox_on_deliver_job() returns trigger language plpgsql as
+		$$ begin insert into public.asked values (old.id); return null; end $$`)
+	r.exec(`delete from broken`)
+	r.settle()
+	r.applied("ledger", "k", 0, 1)
+	r.holds(`select not exists (select from river_job where id = $1)`, job)
+	r.holds(`select not exists (select from asked)`)
+	r.agrees()
 }
 
 // TestRetryInRiversTools: a discarded job that is made available again is a replay.

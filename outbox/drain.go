@@ -264,7 +264,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		return true, d.suspect(ctx, tx, r)
 	case !r.locked || r.state.Paused:
 		failpoint.At(failpoint.DrainTaken)
-		if err := tx.Commit(ctx); err != nil {
+		if err := tx.commitLater(ctx); err != nil {
 			return false, err
 		}
 		d.completed = true

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -52,6 +53,55 @@ func TestHasBacklog(t *testing.T) {
 	r.drain("effects", "a")
 	require.True(t, r.HasBacklog("effects"))
 	require.False(t, r.HasBacklog("another"))
+	r.agrees()
+}
+
+// A drain's commit waits for the disk where a handler did something, and only there: nobody is told of what the others write.
+func TestDrainsThatDidNothingCommitLater(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "c", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+		if e.Data.N == 0 {
+			return outbox.Permanent(errors.New("never"))
+		}
+		return effect(ctx, tx, e)
+	}, outbox.On("note.*"))
+	r := newRigOn(t, testdb.PoolOn(t, testdb.New(t)+"&synchronous_commit=on"), reg, outbox.Config{})
+	r.exec(`create table said (i bigint generated always as identity, how text)`)
+	r.exec(`create function say() returns trigger language plpgsql as
+		$$ begin insert into said (how) values (current_setting('synchronous_commit')); return null; end $$`)
+	for _, table := range []string{"cursors", "river_job"} { // at the commit
+		r.exec(`create constraint trigger say after update or delete on ` + table + ` deferrable initially deferred for each row execute function say()`)
+	}
+	lane := outbox.Lane{Consumer: "c", Lane: r.lane("k")}
+	said := func() (how string) {
+		t.Helper()
+		_, err := r.Drain(t.Context(), lane, 0, time.Minute)
+		require.NoError(t, err)
+		return one[string](r, `select how from said order by i desc limit 1`)
+	}
+	r.appendEvent(outbox.Event{Type: "other.happened", Key: "k", Data: note{1}})
+	r.relay()
+	require.Equal(t, "off", said(), "the cursor passed what is not wanted")
+	r.append("k", 1)
+	r.relay()
+	require.Equal(t, "on", said(), "there is an effect")
+	r.append("k", 0)
+	r.relay()
+	require.Equal(t, "off", said(), "the event is dead")
+
+	// One that finds the lane taken deletes its job.
+	job := one[int64](r, `select max(id) from river_job where kind = 'outbox_drain'`)
+	r.exec(`update river_job set state = 'running', attempted_at = now() where id = $1`, job)
+	r.exec(`delete from said`)
+	other, err := r.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = other.Exec(t.Context(), `select pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, id * 64 + $1) from consumers`, lane.Lane)
+	require.NoError(t, err)
+	_, err = r.Drain(t.Context(), lane, job, time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, other.Rollback(t.Context()))
+	r.holds(`select array_agg(how) = '{off}' from said`)
 	r.agrees()
 }
 

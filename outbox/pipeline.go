@@ -55,6 +55,18 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseco
 // commits says that a batch that held the commit went through.
 func (p *pipelined) commits() { p.ended = true }
 
+// commitLater commits without waiting for the disk: see EngineCommitsLater.
+func (p *pipelined) commitLater(ctx context.Context) error {
+	b := &pgx.Batch{}
+	b.Queue(outboxdb.EngineCommitsLater)
+	b.Queue("commit")
+	if err := p.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	p.commits()
+	return nil
+}
+
 // end rolls back what is not committed and gives the connection back.
 func (p *pipelined) end() {
 	if !p.ended && !p.conn.Conn().IsClosed() {

@@ -34,6 +34,9 @@ const (
 // errLostLead says that another relay took over. That is no failure.
 var errLostLead = errors.New("outbox: another relay leads")
 
+// errUndone says that the server crashed, and that the end of what this relay did is undone.
+var errUndone = errors.New("outbox: a crash of the server undid a move")
+
 // Relay moves committed rows from the outbox to the log, in order, and wakes the lanes that have work, until stop is
 // closed or ctx ends or another relay takes over. Several may run by mistake: one at a time moves, under an advisory
 // lock, and one that finds another's token in relay_state ends.
@@ -47,11 +50,12 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 
 	poll, pause := relayPollMin, time.Duration(0)
 	settled := false
-	for leads, told := false, true; ; {
+	for leads, led, told := false, false, true; ; {
 		moved, err := 0, error(nil)
 		if !leads {
-			err = r.lead(ctx)
+			err = r.lead(ctx, led)
 			leads = err == nil
+			led = led || leads
 		}
 		if err == nil {
 			moved, err = r.tick(ctx, told, settled)
@@ -65,8 +69,13 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			return nil
 		case errors.As(err, &refused):
 			return err
+		case errors.Is(err, errUndone):
+			r.floor, leads = floor{}, false
 		case err != nil:
 			r.floor = floor{} // who knows what answers next
+			if lostServer(err) {
+				leads = false // nor what it has forgotten: what is known of lanes is to be learnt anew
+			}
 			// One line per outage and not one per try.
 			if pause == 0 {
 				e.log.Error("relay: will try again", "error", err)
@@ -137,13 +146,23 @@ func (e *refusedError) Error() string {
 		"(was the database restored in part?)", e.head, e.highest)
 }
 
-// lead takes over: from here on every other relay finds a strange token and ends.
-func (r *relay) lead(ctx context.Context) error {
-	r.batch = relayBatch
+// lead takes over: from here on every other relay finds a strange token and ends. One that has led goes on, with what the database
+// knows now, unless another has taken over from it.
+func (r *relay) lead(ctx context.Context, led bool) error {
+	if !led {
+		r.batch = relayBatch
+	}
 	err := r.inTx(ctx, func(tx pgx.Tx) error {
 		db := r.db(tx)
 		if err := r.q.RelayLock(ctx, db); err != nil {
 			return err
+		}
+		if led {
+			if state, err := r.q.RelayStateGet(ctx, db, &r.token); err != nil {
+				return err
+			} else if !state.Leads {
+				return errLostLead
+			}
 		}
 		row, err := r.q.RelayLead(ctx, db, &r.token)
 		if err != nil {
@@ -161,7 +180,9 @@ func (r *relay) lead(ctx context.Context) error {
 	}
 	failpoint.At(failpoint.RelayLeadAfter)
 	r.beatAt = time.Now()
-	r.log.Info("relay: leads")
+	if !led {
+		r.log.Info("relay: leads")
+	}
 	return r.loadWakes(ctx)
 }
 
@@ -275,7 +296,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 	case !turn.Leads:
 		return 0, false, errLostLead
 	case turn.Head < r.head:
-		return 0, false, &refusedError{turn.Head, r.head}
+		return 0, false, errUndone
 	case !turn.May:
 		return 0, turn.Settled, r.makePartitions(ctx, turn.Head)
 	case aside > 0:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
@@ -78,6 +79,59 @@ func TestHeadPutBackUnderARunningRelay(t *testing.T) {
 	r.append("k", 4)
 	require.ErrorContains(t, <-ended, "refuses to run")
 	r.holds(`select count(*) = 3 from events`)
+}
+
+// A crash of the server undoes what was committed without waiting for the disk. The relay goes on from what there is, and moves it again.
+func TestRelayGoesOnAfterACrashUndidItsMove(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, outbox.NewRegistry())
+	stop := r.startRelay()
+	for n := 1; n <= 3; n++ {
+		r.append("k", n)
+		r.until(`select count(*) = $1 from events`, n)
+	}
+	require.NoError(t, pgx.BeginFunc(t.Context(), r.pool, func(tx pgx.Tx) error {
+		for _, sql := range []string{
+			relayLock, `update relay_state set head = 1`,
+			`with undone as (delete from events where pos > 1 returning *)
+			 insert into outbox (seq, id, type, key, data, correlation_id, occurred_at) overriding system value
+			 select seq, id, type, key, data, correlation_id, occurred_at from undone`,
+		} {
+			if _, err := tx.Exec(t.Context(), sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	r.append("k", 4)
+	r.until(`select count(*) = 4 from events`)
+	r.holds(`select array_agg((data->>'n')::int order by pos) = '{1,2,3,4}' from events`)
+	require.NoError(t, stop())
+	r.agrees()
+}
+
+// What the relay knew of cursors may be undone, too: it asks again.
+func TestRelayAsksAgainAfterACrashWhatIsBehind(t *testing.T) {
+	t.Parallel()
+	url := testdb.New(t)
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "c", effect, outbox.On("note.*"))
+	r := newRigOn(t, testdb.PoolOn(t, url), reg, outbox.Config{})
+	r.append("k", 1)
+	r.relay()
+	r.drainAll()
+	lane := r.lane("k")
+	r.pool = testdb.PoolOn(t, url+"&application_name=survivor") // and the engine has the other
+	stop := r.startRelay()
+	for n := range 2 { // when it moves the second one, it has seen that no lane was behind
+		r.append(one[string](r, `select 'k' || n from generate_series(1, 100) n where (hashtextextended('k' || n, 0) & 63) <> $1 limit 1`, lane), n)
+		r.until(`select not exists (select from outbox)`)
+	}
+	r.exec(`delete from river_job`)
+	r.exec(`update cursors set pos = 0 where lane = $1`, lane)
+	r.exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name <> 'survivor'`)
+	r.until(`select exists (select from river_job where kind = 'outbox_drain' and (args->>'lane')::int = $1)`, lane)
+	require.NoError(t, stop())
 }
 
 // TestRelayThatWaitedReadsAfterwards: while a relay waits for the lock another takes the lead; it must see that.

@@ -138,6 +138,10 @@ func (b *batch) advance() {
 // commit queues the commit and, after it, a last look at the lane: its lock is free again, and a wake-up that came
 // while it was held found it taken and left.
 func (b *batch) commit() {
+	if b.counts[applied] == 0 {
+		// No handler did anything: what the batch wrote are notes of the engine, and the next one would make them again.
+		b.tx.batch.Queue(outboxdb.EngineCommitsLater)
+	}
 	b.tx.batch.Queue("commit")
 	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainPending), b.lane, b.c.Name, DrainQueue(b.c.Name)).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&b.pending)

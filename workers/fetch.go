@@ -23,25 +23,31 @@ const (
 	lookBack = 5 * time.Second
 )
 
-// fetchBounded takes up jobs as River does, but only those from a time on, and of the priority that all of ours have: so the index is
-// read between two bounds.
-const fetchBounded = `WITH locked AS (
+// fetchAny takes up jobs as River does, with a commit that does not wait for the disk: a crash of the server that undoes it leaves the jobs
+// in their queue, and undoes before that whatever was built upon it. fetchBounded takes up only those from a time on, and of the priority that
+// all of ours have: so the index is read between two bounds.
+const (
+	fetchAny     = fetchBegin + fetchEnd
+	fetchBounded = fetchBegin + ` AND priority = 1 AND scheduled_at >= $6` + fetchEnd
+
+	fetchBegin = `WITH locked AS (
     SELECT id FROM /*schema*/river_job
-     WHERE state = 'available' AND queue = $1 AND priority = 1 AND scheduled_at >= $2 AND scheduled_at <= now()
-       AND ($3::text[] IS NULL OR kind = ANY ($3))
-     ORDER BY priority, scheduled_at, id LIMIT $4 FOR UPDATE SKIP LOCKED
+     WHERE state = 'available' AND queue = $1`
+	fetchEnd = ` AND scheduled_at <= now() AND ($2::text[] IS NULL OR kind = ANY ($2))
+     ORDER BY priority, scheduled_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 UPDATE /*schema*/river_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
-       attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $5::integer):], $6::text)
- WHERE j.id = ANY (ARRAY(SELECT id FROM locked))
+       attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $4::integer):], $5::text)
+ WHERE j.id = ANY (ARRAY(SELECT id FROM locked)) AND (SELECT set_config('synchronous_commit', 'off', true)) <> ''
 RETURNING id, args, attempt, attempted_at, attempted_by, created_at, errors, kind, max_attempts, metadata, priority, queue, scheduled_at,
           state::text, tags, unique_key, unique_states`
+)
 
 // fetcher is River's executor, whose looks for jobs stay cheap. Beside a snapshot that is held open for minutes nothing that is done can be
-// cleaned away, and every look of River's goes through all jobs that its queue has had since, from the oldest on (of 30,000, 50 ms). Such a
+// cleaned away, and every look goes through all jobs that its queue has had since, from the oldest on (of 30,000, 50 ms). Such a
 // look is then made for a small part of the time only, and those between begin where it ended.
 //
-// What becomes available with an earlier time than that, as retries do that were due for long, is found by the next look of River's own.
+// What becomes available with an earlier time than that, as retries do that were due for long, is found by the next look at all.
 type fetcher struct {
 	riverdriver.Executor
 	db    querier
@@ -63,19 +69,24 @@ type looks struct {
 
 type look struct {
 	from  time.Time // what is available is from then on, but for what came late
-	until time.Time // when River's own look is due
+	until time.Time // when a look at all is due
 }
 
 func newLooks(c *clock) *looks { return &looks{clock: c, of: map[string]look{}} }
 
 func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	if l := f.looks.get(params.Queue); params.Now == nil && time.Now().Before(l.until) {
-		return f.bounded(ctx, params, l.from)
+	if params.Now != nil { // by another clock than the database's
+		return f.Executor.JobGetAvailable(ctx, params)
+	}
+	// One statement: a drain whose job counts as running before the process has it in its hands would soon pass for dead.
+	args := []any{params.Queue, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID}
+	if l := f.looks.get(params.Queue); time.Now().Before(l.until) {
+		return f.takeUp(ctx, outboxdb.In(params.Schema, fetchBounded), append(args, l.from)...)
 	}
 	began, now := time.Now(), f.looks.clock.Now()
-	res, err := f.Executor.JobGetAvailable(ctx, params)
+	res, err := f.takeUp(ctx, outboxdb.In(params.Schema, fetchAny), args...)
 	took := time.Since(began)
-	if err != nil || res == nil || took < f.dear {
+	if err != nil || took < f.dear {
 		return res, err
 	}
 	next := look{from: now.Add(-lookBack), until: time.Now().Add(f.times * took)}
@@ -95,10 +106,8 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 	return res, nil
 }
 
-func (f *fetcher) bounded(ctx context.Context, params *riverdriver.JobGetAvailableParams, from time.Time) (*riverdriver.JobGetAvailableResult, error) {
-	// One statement: a drain whose job counts as running before the process has it in its hands would soon pass for dead.
-	rows, err := f.db.Query(ctx, outboxdb.In(params.Schema, fetchBounded),
-		params.Queue, from, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID)
+func (f *fetcher) takeUp(ctx context.Context, sql string, args ...any) (*riverdriver.JobGetAvailableResult, error) {
+	rows, err := f.db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("workers: take up jobs: %w", err)
 	}

@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -27,11 +28,13 @@ func fetching(t *testing.T) (f *fetcher, pool *pgxpool.Pool) {
 	return &fetcher{Executor: riverpgxv5.New(pool).GetExecutor(), db: pool, looks: newLooks(newClock()), times: 1e9}, pool
 }
 
+func looking(most int) *riverdriver.JobGetAvailableParams {
+	return &riverdriver.JobGetAvailableParams{ClientID: "me", Kind: []string{"k"}, MaxAttemptedBy: 3, MaxToLock: most, Queue: "q"}
+}
+
 func (f *fetcher) fetch(t *testing.T, most int) (jobs []*rivertype.JobRow) {
 	t.Helper()
-	res, err := f.JobGetAvailable(t.Context(), &riverdriver.JobGetAvailableParams{
-		ClientID: "me", Kind: []string{"k"}, MaxAttemptedBy: 3, MaxToLock: most, Queue: "q",
-	})
+	res, err := f.JobGetAvailable(t.Context(), looking(most))
 	require.NoError(t, err)
 	require.Empty(t, res.DecodeErrors)
 	return res.Jobs
@@ -79,7 +82,7 @@ func TestLooksBesideAnOldSnapshot(t *testing.T) {
 	}
 	ids, read := looks(2)
 	require.Empty(t, ids)
-	require.GreaterOrEqual(t, read, int64(done), "River's own looks are cheap: are the bounded ones still needed?")
+	require.GreaterOrEqual(t, read, int64(done), "looks at all are cheap: are the bounded ones still needed?")
 
 	first, second := insertJob(t, pool, `1 as priority, interval '2 seconds' as late`), insertJob(t, pool, `1 as priority, interval '1 second' as late`)
 	third := insertJob(t, pool, `1 as priority, interval '0' as late`)
@@ -91,13 +94,13 @@ func TestLooksBesideAnOldSnapshot(t *testing.T) {
 	require.Equal(t, []int64{third}, ids)
 	require.Less(t, read, int64(100))
 
-	// River's own finds the others: they are of another priority, or came with a time long past.
+	// A look at all finds the others: they are of another priority, or came with a time long past.
 	f.looks.set("q", look{})
 	ids, _ = looks(2)
 	require.ElementsMatch(t, []int64{late, urgent}, ids)
 }
 
-// Where a look of River's own gets as many jobs as it may, those that it left are not passed over.
+// Where a look gets as many jobs as it may, those that it left are not passed over.
 func TestBoundedLooksBeginWhereTheLastOneEnded(t *testing.T) {
 	t.Parallel()
 	f, pool := fetching(t)
@@ -115,21 +118,28 @@ func TestBoundedLooksBeginWhereTheLastOneEnded(t *testing.T) {
 	require.Empty(t, f.fetch(t, 2))
 }
 
-// What a bounded look takes up is what River's own would have: the same job, in the same state.
-func TestBoundedLookTakesUpWhatRiverDoes(t *testing.T) {
+// What a look takes up, bounded or not, is what River's own would have: the same job, in the same state.
+func TestLooksTakeUpWhatRiverDoes(t *testing.T) {
 	t.Parallel()
 	f, pool := fetching(t)
 	require.Empty(t, f.fetch(t, 1))
 	bounded := f.looks.get("q")
 	for _, by := range []string{`null`, `array['a']`, `array['a', 'b']`, `array['a', 'b', 'c']`, `array['a', 'b', 'c', 'd']`} {
-		var got [2]*rivertype.JobRow
-		for i, l := range []look{{}, bounded} {
+		var got [3]*rivertype.JobRow
+		for i, look := range []func() []*rivertype.JobRow{
+			func() []*rivertype.JobRow {
+				res, err := f.Executor.JobGetAvailable(t.Context(), looking(1))
+				require.NoError(t, err)
+				return res.Jobs
+			},
+			func() []*rivertype.JobRow { f.looks.set("q", look{}); return f.fetch(t, 1) },
+			func() []*rivertype.JobRow { f.looks.set("q", bounded); return f.fetch(t, 1) },
+		} {
 			id := insertJob(t, pool, `1 as priority, interval '0' as late`)
 			_, err := pool.Exec(t.Context(), `update river_job set attempted_by = `+by+`, attempt = 1, tags = '{x}', metadata = '{"m": 1}',
 				errors = array['{"at": "2026-01-01T00:00:00Z", "attempt": 1, "error": "e", "trace": ""}'::jsonb] where id = $1`, id)
 			require.NoError(t, err)
-			f.looks.set("q", l)
-			jobs := f.fetch(t, 1)
+			jobs := look()
 			require.Len(t, jobs, 1)
 			require.Equal(t, id, jobs[0].ID)
 			require.WithinDuration(t, time.Now(), *jobs[0].AttemptedAt, time.Minute)
@@ -137,6 +147,34 @@ func TestBoundedLookTakesUpWhatRiverDoes(t *testing.T) {
 			got[i].ID, got[i].AttemptedAt, got[i].CreatedAt, got[i].ScheduledAt = 0, nil, time.Time{}, time.Time{}
 		}
 		require.Equal(t, got[0], got[1])
+		require.Equal(t, got[0], got[2])
+	}
+}
+
+// The commit of a look does not wait for the disk, and what comes after it on the connection does.
+func TestLooksCommitLater(t *testing.T) {
+	t.Parallel()
+	f, pool := fetching(t)
+	commits := func(db interface {
+		QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	},
+	) (how string) {
+		require.NoError(t, db.QueryRow(t.Context(), `select current_setting('synchronous_commit')`).Scan(&how))
+		return how
+	}
+	_, err := pool.Exec(t.Context(), `set synchronous_commit = on`) // the pool has one connection
+	require.NoError(t, err)
+	for range 2 { // the first is at all, the second bounded
+		insertJob(t, pool, `1 as priority, interval '0' as late`)
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = tx.Rollback(context.Background()) }) // before the pool is closed, whatever happens
+		in := *f
+		in.db = tx
+		require.Len(t, in.fetch(t, 1), 1)
+		require.Equal(t, "off", commits(tx))
+		require.NoError(t, tx.Commit(t.Context()))
+		require.Equal(t, "on", commits(pool))
 	}
 }
 

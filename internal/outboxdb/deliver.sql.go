@@ -14,11 +14,13 @@ import (
 )
 
 const DeliverJobDone = `-- name: DeliverJobDone :exec
-DELETE FROM /*schema*/river_job WHERE id = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+DELETE FROM /*schema*/river_job
+ WHERE id = $1 AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled') AND set_config('pgoutbox.done', id::text, true) <> ''
 `
 
 // A job that is done is of no more use than a wake-up: see DrainJobDone. Not only a running one: an attempt that was fenced off may
-// have ended it in the meantime, as River knows no fence. Its hold is settled before it, or the trigger would bury the event.
+// have ended it in the meantime, as River knows no fence. Its hold is settled before it, and the setting tells the trigger that there
+// is nothing to bury, which it would find out in a subtransaction of its own.
 func (q *Queries) DeliverJobDone(ctx context.Context, db DBTX, id int64) error {
 	_, err := db.Exec(ctx, DeliverJobDone, id)
 	return err

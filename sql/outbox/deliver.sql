@@ -6,8 +6,10 @@ SELECT id FROM /*schema*/river_job WHERE id = @id FOR UPDATE;
 
 -- name: DeliverJobDone :exec
 -- A job that is done is of no more use than a wake-up: see DrainJobDone. Not only a running one: an attempt that was fenced off may
--- have ended it in the meantime, as River knows no fence. Its hold is settled before it, or the trigger would bury the event.
-DELETE FROM /*schema*/river_job WHERE id = @id AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled');
+-- have ended it in the meantime, as River knows no fence. Its hold is settled before it, and the setting tells the trigger that there
+-- is nothing to bury, which it would find out in a subtransaction of its own.
+DELETE FROM /*schema*/river_job
+ WHERE id = @id AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled') AND set_config('pgoutbox.done', id::text, true) <> '';
 
 -- name: DeliverTurn :one
 -- Tells the next statements of the pipeline whether the attempt may begin: its job, locked before, runs, and the consumer
