@@ -41,13 +41,3 @@ func lostConnection(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, context.Canceled) ||
 		pgconn.Timeout(err) || pgconn.SafeToRetry(err)
 }
-
-// lostServer reports whether the connection broke, or was refused, in a way in which it does when the server crashes: what was committed
-// without waiting for the disk may be undone.
-func lostServer(err error) bool {
-	state := sqlState(err)
-	if state == "" {
-		return lostConnection(err)
-	}
-	return state[:2] == "08" || state == "57P01" || state == "57P02" || state == "57P03"
-}

@@ -69,13 +69,9 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 			return nil
 		case errors.As(err, &refused):
 			return err
-		case errors.Is(err, errUndone):
-			r.floor, leads = floor{}, false
 		case err != nil:
-			r.floor = floor{} // who knows what answers next
-			if lostServer(err) {
-				leads = false // nor what it has forgotten: what is known of lanes is to be learnt anew
-			}
+			// Who knows what answers next, and what a crash has undone: head, floor and lanes are learnt anew.
+			r.floor, leads = floor{}, false
 			// One line per outage and not one per try.
 			if pause == 0 {
 				e.log.Error("relay: will try again", "error", err)

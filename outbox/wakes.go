@@ -179,6 +179,9 @@ func (w *wakes) delay(l Lane) bool {
 func (w *wakes) unconfirmed(now time.Time) map[Lane]int64 {
 	if now.Sub(w.allAt) > wakeAll {
 		w.allAt = now
+		for _, s := range w.lanes {
+			s.confirmed = 0 // a crash, of which a pooler may have let nobody know, can have put a cursor back
+		}
 		for _, c := range w.consumers {
 			for lane, head := range w.heads {
 				if head > 0 {

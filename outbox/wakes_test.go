@@ -164,3 +164,21 @@ func TestWakeUpsForHoldsAlonePutOff(t *testing.T) {
 	require.Len(t, w.due(now.Add(time.Minute)), 1)
 	require.False(t, w.delay(lane))
 }
+
+// A cursor that was seen caught up can have been put back by a crash that nobody was told of: it is looked at again.
+func TestLanesThatWereCaughtUpAreLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	w := newWakes()
+	now := time.Unix(1_800_000_000, 0)
+	w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: []string{"note.*"}}})
+	lane := Lane{"c", 7}
+	w.unconfirmed(now)
+	w.appeared(now, 7, "note.taken", 10, 1)
+	require.Len(t, w.due(now), 1)
+	w.confirm(lane, 10)
+	require.Empty(t, w.unconfirmed(now.Add(wakeAll-wakeSweep)))
+	now = now.Add(wakeAll + time.Second)
+	require.Equal(t, map[Lane]int64{lane: 10}, w.unconfirmed(now))
+	w.again(now, lane, false)
+	require.Equal(t, []Lane{lane}, w.due(now))
+}
