@@ -129,8 +129,11 @@ func (s *stage) replayDead(ctx context.Context) (int, error) {
 	return len(letters), nil
 }
 
-// operate makes a request of an operator. A conflict is an answer.
+// operate makes a request of an operator, as soon as the process serves: the one before it may just have been killed. A conflict is an answer.
 func (s *stage) operate(ctx context.Context, at *slot, method, path, body string) error {
+	if err := at.awaitServe(ctx); err != nil {
+		return err
+	}
 	_, admin := at.addresses()
 	if admin == "" {
 		return fmt.Errorf("%s: %w", at.name, errNoAnswer)
