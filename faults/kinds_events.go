@@ -57,12 +57,16 @@ func (s *stage) exec(ctx context.Context, sql string) error {
 	}), err)
 }
 
+// mostDeep is how deep data may nest: Go's decoder goes no further.
+const mostDeep = 10_000
+
+func nested(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
+
 // poisons are data that a producer can write, or cannot. What is accepted must hurt nobody else.
 func poisons() []raw {
-	deep := strings.Repeat("[", 6000) + strings.Repeat("]", 6000)
 	return []raw{
 		{faultkit.Trouble, "poison-type", `{"do": 5, "times": "many"}`},
-		{faultkit.Trouble, "poison-deep", `{"do": ` + deep + `}`},
+		{faultkit.Trouble, "poison-deep", `{"do": ` + nested(mostDeep-1) + `}`},
 		{faultkit.Trouble, "poison-large", `{"do": "apply", "ballast": "` + strings.Repeat("x", 1<<20-100) + `"}`},
 		{faultkit.Trouble, "poison-panic", `{"do": "panic", "times": 2}`},
 		{faultkit.Trouble, "poison-permanent", `{"do": "permanent", "times": 1}`},
@@ -78,6 +82,7 @@ func refusals() []raw {
 		{faultkit.Trouble, "refused-utf8\xff", `{}`},
 		{faultkit.Trouble, "refused-data", "{\"do\": \"\xc3\x28\"}"},
 		{faultkit.Trouble, "refused-nul", `{"do": "\u0000"}`},
+		{faultkit.Trouble, "refused-deep", `{"do": ` + nested(mostDeep) + `}`},
 		{faultkit.Trouble, "refused-size", `{"do": "` + strings.Repeat("x", 1<<20) + `"}`},
 		{faultkit.Trouble, strings.Repeat("k", 256), `{}`},
 		{"no type", "refused-type", `{}`},
