@@ -17,7 +17,7 @@ import (
 // killAtFailpoints has processes die at points of which every process is armed with all that are left. In the short form that is
 // each point there is; in the long form, and in a soak, a few, those first at which fewest have died.
 func killAtFailpoints(ctx context.Context, s *stage, _ time.Duration) (int, error) {
-	points, bound := s.pointsDue(), 10*time.Minute // it ends with the last of them
+	points, bound := s.pointsDue(), 5*time.Minute // it ends with the last of them
 	if s.overlapping.Load() || s.long && s.anyHit() {
 		points, bound = points[:2+s.rng.IntN(6)], 15*time.Second
 	}
