@@ -86,11 +86,11 @@ func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.D
 	}
 }
 
-// DrainsWait says of drain jobs that count as running that they have not begun yet. Of one that was taken up more than a second ago and
-// has not ended, while nobody has its lane, the next drain of the lane believes that it died, and goes on carefully.
-func (e *Engine) DrainsWait(ctx context.Context, jobIDs []int64) error {
-	if err := e.q.DrainsWait(ctx, e.db(e.pool), jobIDs); err != nil {
-		return fmt.Errorf("outbox: drains that wait: %w", err)
+// DrainBegins says of a drain job that counts as running that its drain begins now, or within a time. Of one that began more than a second
+// ago and has not ended, while nobody has its lane, the next drain of the lane believes that it died, and goes on carefully.
+func (e *Engine) DrainBegins(ctx context.Context, jobID int64, within time.Duration) error {
+	if err := e.q.DrainBegins(ctx, e.db(e.pool), outboxdb.DrainBeginsParams{Later: within.Seconds(), JobID: jobID}); err != nil {
+		return fmt.Errorf("outbox: say when a drain begins: %w", err)
 	}
 	return nil
 }

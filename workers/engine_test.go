@@ -116,7 +116,8 @@ func TestDrainThatWaitsForRoomIsNotTakenForDead(t *testing.T) {
 		}
 		return reg
 	}
-	start(t, testdb.SmallPool(t, pool, 6), registry(func(e outbox.Received[note]) {
+	small := testdb.SmallPool(t, pool, 6)
+	start(t, small, registry(func(e outbox.Received[note]) {
 		full <- e.Consumer + " " + e.Key
 		<-end
 	}), workers.Config{})
@@ -131,13 +132,34 @@ func TestDrainThatWaitsForRoomIsNotTakenForDead(t *testing.T) {
 	require.Eventually(t, func() bool { return len(full) == 4 }, 30*time.Second, 10*time.Millisecond)
 	eventually(t, pool, `select count(*) > 4 from river_job
 		where kind = 'outbox_drain' and state = 'running' and created_at < clock_timestamp() - interval '2 seconds'`)
+	// From here on there is no connection in that process on which anything could be said, and that for longer than a drain may take to begin.
+	var left []*pgxpool.Conn
+	giveBack := func() {
+		for _, conn := range left {
+			conn.Release()
+		}
+	}
+	defer giveBack()
+	for range 2 {
+		conn, err := small.Acquire(t.Context())
+		require.NoError(t, err)
+		left = append(left, conn)
+	}
+	eventually(t, pool, `select not exists (select from river_job where kind = 'outbox_drain' and state = 'running'
+		and attempted_at between clock_timestamp() - interval '1.1 seconds' and clock_timestamp())`)
 	start(t, pool, registry(func(outbox.Received[note]) {}), workers.Config{})
-	// Each of the four has a lane, and perhaps others behind them.
-	eventually(t, pool, `select count(distinct (consumer, key)) >= 40 from effects`)
+	// Each of the four has a lane. All others are worked off, also those of which a drain waits.
+	var roomy []string
+	for range 4 {
+		roomy = append(roomy, <-full)
+	}
+	eventually(t, pool, `select not exists (select from events e, unnest(array['one', 'other']) c
+		where not exists (select from effects f where f.consumer = c and f.key = e.key)
+		and not exists (select from events h where h.lane = e.lane and c || ' ' || h.key = any ($1)))`, roomy)
+	giveBack()
 	release()
 	eventually(t, pool, `select count(*) = 60 from effects`)
 	// The server ends a transaction that is idle for 10 s: on a slow machine those that had room may pass for dead, and rightly so.
-	var roomy []string
 	for len(full) > 0 {
 		roomy = append(roomy, <-full)
 	}

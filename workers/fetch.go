@@ -28,7 +28,7 @@ const (
 // all of ours have: so the index is read between two bounds.
 const (
 	fetchAny     = fetchBegin + fetchEnd
-	fetchBounded = fetchBegin + ` AND priority = 1 AND scheduled_at >= $6` + fetchEnd
+	fetchBounded = fetchBegin + ` AND priority = 1 AND scheduled_at >= $7` + fetchEnd
 
 	fetchBegin = `WITH locked AS (
     SELECT id FROM /*schema*/river_job
@@ -36,7 +36,7 @@ const (
 	fetchEnd = ` AND scheduled_at <= now() AND ($2::text[] IS NULL OR kind = ANY ($2))
      ORDER BY priority, scheduled_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-UPDATE /*schema*/river_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now(),
+UPDATE /*schema*/river_job j SET state = 'running', attempt = j.attempt + 1, attempted_at = now() + make_interval(secs => $6),
        attempted_by = array_append(j.attempted_by[greatest(1, coalesce(array_length(j.attempted_by, 1), 0) + 2 - $4::integer):], $5::text)
  WHERE j.id = ANY (ARRAY(SELECT id FROM locked)) AND (SELECT set_config('synchronous_commit', 'off', true)) <> ''
 RETURNING id, args, attempt, attempted_at, attempted_by, created_at, errors, kind, max_attempts, metadata, priority, queue, scheduled_at,
@@ -52,6 +52,7 @@ type fetcher struct {
 	riverdriver.Executor
 	db    querier
 	looks *looks
+	begin func(queue string, jobs int) time.Duration // within what time jobs begin that are taken up now
 	dear  time.Duration
 	times time.Duration // how many
 }
@@ -79,7 +80,7 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 		return f.Executor.JobGetAvailable(ctx, params)
 	}
 	// One statement: a drain whose job counts as running before the process has it in its hands would soon pass for dead.
-	args := []any{params.Queue, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID}
+	args := []any{params.Queue, params.Kind, params.MaxToLock, params.MaxAttemptedBy, params.ClientID, f.begin(params.Queue, params.MaxToLock).Seconds()}
 	if l := f.looks.get(params.Queue); time.Now().Before(l.until) {
 		return f.takeUp(ctx, outboxdb.In(params.Schema, fetchBounded), append(args, l.from)...)
 	}

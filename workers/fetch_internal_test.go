@@ -25,7 +25,8 @@ func fetching(t *testing.T) (f *fetcher, pool *pgxpool.Pool) {
 	pool, err = pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	return &fetcher{Executor: riverpgxv5.New(pool).GetExecutor(), db: pool, looks: newLooks(newClock()), times: 1e9}, pool
+	atOnce := func(string, int) time.Duration { return 0 }
+	return &fetcher{Executor: riverpgxv5.New(pool).GetExecutor(), db: pool, looks: newLooks(newClock()), begin: atOnce, times: 1e9}, pool
 }
 
 func looking(most int) *riverdriver.JobGetAvailableParams {
@@ -183,4 +184,22 @@ func entriesIn(t *testing.T, tx pgx.Tx) (n int64) {
 	t.Helper()
 	require.NoError(t, tx.QueryRow(t.Context(), `select pg_stat_get_xact_tuples_returned('river_job_prioritized_fetching_index'::regclass)`).Scan(&n))
 	return n
+}
+
+// What is taken up to begin later says so, and by that its worker knows it.
+func TestLooksTakeUpWhatBeginsLater(t *testing.T) {
+	t.Parallel()
+	f, pool := fetching(t)
+	for n, within := range []time.Duration{0, drainLater, drainLater} { // the last look is a bounded one
+		f.begin = func(queue string, jobs int) time.Duration {
+			require.Equal(t, "q", queue)
+			require.Equal(t, 1, jobs)
+			return within
+		}
+		insertJob(t, pool, `1 as priority, interval '0' as late`)
+		jobs := f.fetch(t, 1)
+		require.Len(t, jobs, 1)
+		require.WithinDuration(t, time.Now().Add(within), *jobs[0].AttemptedAt, time.Minute, n)
+		require.Equal(t, within > 0, jobs[0].AttemptedAt.After(newClock().Now().Add(drainTime)), n)
+	}
 }

@@ -29,11 +29,12 @@ type driver struct {
 	inserts []*riverdriver.Notification // one for each queue
 	db      querier
 	looks   *looks
+	begin   func(queue string, jobs int) time.Duration
 	log     *slog.Logger
 }
 
-func newDriver(pool *pgxpool.Pool, queues []string, clock *clock, log *slog.Logger) *driver {
-	d := &driver{Driver: riverpgxv5.New(pool), db: pool, looks: newLooks(clock), log: log}
+func newDriver(pool *pgxpool.Pool, queues []string, begin func(string, int) time.Duration, clock *clock, log *slog.Logger) *driver {
+	d := &driver{Driver: riverpgxv5.New(pool), db: pool, looks: newLooks(clock), begin: begin, log: log}
 	for _, queue := range queues {
 		d.inserts = append(d.inserts, &riverdriver.Notification{Topic: insertTopic, Payload: fmt.Sprintf(`{"queue":%q}`, queue)})
 	}
@@ -41,7 +42,7 @@ func newDriver(pool *pgxpool.Pool, queues []string, clock *clock, log *slog.Logg
 }
 
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{Executor: d.Driver.GetExecutor(), db: d.db, looks: d.looks, dear: dearLook, times: dearTimes}
+	return &fetcher{Executor: d.Driver.GetExecutor(), db: d.db, looks: d.looks, begin: d.begin, dear: dearLook, times: dearTimes}
 }
 
 func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {

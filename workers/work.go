@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +22,12 @@ const (
 	// poolKept is how many connections of the pool drains leave to the relay, to River and to requests, which would wait behind
 	// all drains otherwise: after an outage there are hundreds. Of a pool of fewer than nine, it is a third.
 	poolKept = 3
-	// sayEvery is how often it is said of drains that wait for room that they do: well within the second after which they pass for dead.
-	sayEvery = 300 * time.Millisecond
+	// drainTime is how long a drain job may take, with its wait for room. drainLater, which is longer, is within what time one begins that
+	// finds none: until it has begun, nobody takes it for dead, and it has not to say anything again, for which there may be no connection.
+	drainTime  = 5 * time.Minute
+	drainLater = 2 * drainTime
+	// sayTime bounds the wait for a connection to say it.
+	sayTime = 5 * time.Second
 	// turnWait is how long a drain of a consumer waits at most while another one runs. When there is not much to do, the one finds more
 	// for having waited, and a batch costs far more than an event in it; when the other one is slow, it must not keep the rest.
 	turnWait = 50 * time.Millisecond
@@ -61,29 +63,36 @@ type drainWorker struct {
 	log    *slog.Logger
 	room   chan struct{}            // as many as drain at the same time, of all consumers: each takes a connection
 	turns  map[string]chan struct{} // by consumer: one at a time has it
-
-	mu      sync.Mutex
-	waiting map[int64]struct{} // jobs for which there is no room yet
-	saidAt  time.Time
+	queues map[string]bool          // its own
+	clock  *clock
 }
 
-func newDrainWorker(pool *pgxpool.Pool, reg *outbox.Registry, log *slog.Logger) *drainWorker {
+func newDrainWorker(pool *pgxpool.Pool, reg *outbox.Registry, clock *clock, log *slog.Logger) *drainWorker {
 	conns := pool.Config().MaxConns
 	w := &drainWorker{
-		log: log, waiting: map[int64]struct{}{}, room: make(chan struct{}, conns-min(poolKept, conns/3)),
-		turns: map[string]chan struct{}{},
+		log: log, clock: clock, room: make(chan struct{}, conns-min(poolKept, conns/3)), turns: map[string]chan struct{}{}, queues: map[string]bool{},
 	}
 	for _, c := range reg.Consumers() {
 		w.turns[c.Name] = make(chan struct{}, 1)
+		w.queues[outbox.DrainQueue(c.Name)] = true
 	}
 	return w
 }
 
-func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return 5 * time.Minute }
+func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return drainTime }
+
+// begin is within what time jobs begin when so many are taken up at once: later, if they are drains and there may not be room for all.
+func (w *drainWorker) begin(queue string, jobs int) time.Duration {
+	if w.queues[queue] && len(w.room)+jobs > cap(w.room) {
+		return drainLater
+	}
+	return 0
+}
 
 // Work drains a lane for a while. It never fails: what is left, for whatever reason, keeps the lane due.
 func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error {
-	w.drain(ctx, outbox.Lane{Consumer: job.Args.Consumer, Lane: job.Args.Lane}, job.ID)
+	later := job.AttemptedAt.After(w.clock.Now().Add(drainTime))
+	w.drain(ctx, outbox.Lane{Consumer: job.Args.Consumer, Lane: job.Args.Lane}, job.ID, later)
 	return nil
 }
 
@@ -105,57 +114,42 @@ func (w *drainWorker) turn(ctx context.Context, consumer string) (done func()) {
 	return func() {}
 }
 
-// enter waits for room, and reports whether there is some. Until then it is said of the job every now and then that it has not begun.
-func (w *drainWorker) enter(ctx context.Context, jobID int64) bool {
+// enter waits for room, and reports whether there is some. Of a job that has to wait it is said before that it begins later, unless that was
+// said when it was taken up; and then that it begins.
+func (w *drainWorker) enter(ctx context.Context, jobID int64, later bool) bool {
 	select {
 	case w.room <- struct{}{}:
-		return true
 	default:
-	}
-	if jobID != 0 {
-		w.mu.Lock()
-		w.waiting[jobID] = struct{}{}
-		w.mu.Unlock()
-		defer func() {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			delete(w.waiting, jobID)
-		}()
-	}
-	tick := time.NewTicker(sayEvery)
-	defer tick.Stop()
-	for {
+		if jobID != 0 && !later {
+			w.say(ctx, jobID, drainLater)
+			later = true // even if it failed: it may have come through
+		}
 		select {
 		case w.room <- struct{}{}:
-			return true
 		case <-ctx.Done():
 			return false
-		case <-tick.C:
-			w.sayWaiting(ctx)
 		}
 	}
+	if !later || w.say(ctx, jobID, 0) {
+		return true
+	}
+	<-w.room
+	return false
 }
 
-// sayWaiting says of all jobs that wait that they do; one of those that wait does so for the others.
-func (w *drainWorker) sayWaiting(ctx context.Context) {
-	w.mu.Lock()
-	ids := slices.Collect(maps.Keys(w.waiting))
-	if len(ids) == 0 || time.Since(w.saidAt) < sayEvery/2 {
-		w.mu.Unlock()
-		return
-	}
-	w.saidAt = time.Now()
-	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+func (w *drainWorker) say(ctx context.Context, jobID int64, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, sayTime)
 	defer cancel()
-	if err := w.engine.DrainsWait(ctx, ids); err != nil {
-		w.log.Debug("drain: say that it waits for room", "error", err) // in an outage that is nothing new
+	err := w.engine.DrainBegins(ctx, jobID, within)
+	if err != nil {
+		w.log.Debug("drain: say when it begins", "error", err) // in an outage that is nothing new
 	}
+	return err == nil
 }
 
-func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64) {
+func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64, later bool) {
 	defer w.turn(ctx, lane.Consumer)()
-	if !w.enter(ctx, jobID) {
+	if !w.enter(ctx, jobID, later) {
 		return
 	}
 	defer func() { <-w.room }()
@@ -214,7 +208,7 @@ func (h *here) drain(l outbox.Lane) bool {
 	}
 	h.running.Go(func() {
 		defer func() { <-room }()
-		h.drains.drain(h.ctx, l, 0)
+		h.drains.drain(h.ctx, l, 0, false)
 	})
 	return true
 }

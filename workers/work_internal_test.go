@@ -11,8 +11,57 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
+
+// A drain that finds no room is to begin later, so that nobody takes it for dead, and begins when there is some.
+func TestDrainsBeginWhenThereIsRoom(t *testing.T) {
+	t.Parallel()
+	pool := testdb.SmallPool(t, testdb.Pool(t), 6)
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "a", func(context.Context, pgx.Tx, outbox.Received[struct{}]) error { return nil }, outbox.On("x.*"))
+	w := newDrainWorker(pool, reg, newClock(), slog.New(slog.DiscardHandler))
+	w.engine = outbox.NewEngine(pool, reg, nil, outbox.Config{Logger: slog.New(slog.DiscardHandler)})
+	var job int64
+	require.NoError(t, pool.QueryRow(t.Context(), `insert into river_job (state, kind, queue, args, max_attempts, attempted_at)
+		values ('running', 'outbox_drain', $1, '{}', 1, clock_timestamp()) returning id`, outbox.DrainQueue("a")).Scan(&job))
+	later := func() (later bool) {
+		require.NoError(t, pool.QueryRow(t.Context(), `select attempted_at > clock_timestamp() + $2 from river_job where id = $1`, job, drainTime).Scan(&later))
+		return later
+	}
+
+	require.Zero(t, w.begin(outbox.DrainQueue("a"), 4))
+	require.Equal(t, drainLater, w.begin(outbox.DrainQueue("a"), 5), "one of them has to wait")
+	require.Zero(t, w.begin(relayQueue, 5))
+	for range cap(w.room) {
+		require.True(t, w.enter(t.Context(), job, false))
+	}
+	require.False(t, later())
+	require.Equal(t, drainLater, w.begin(outbox.DrainQueue("a"), 1))
+
+	entered := make(chan bool, 1)
+	wait := func(ctx context.Context, later bool) { entered <- w.enter(ctx, job, later) }
+	go wait(t.Context(), false)
+	require.Eventually(t, later, 10*time.Second, 10*time.Millisecond)
+	require.Empty(t, entered)
+	<-w.room
+	require.True(t, <-entered)
+	require.False(t, later(), "it has begun")
+
+	// One of which that was said when it was taken up begins, too; where it cannot be said, it does not.
+	require.True(t, w.say(t.Context(), job, drainLater))
+	<-w.room
+	require.True(t, w.enter(t.Context(), job, true))
+	require.False(t, later())
+	ended, end := context.WithCancel(t.Context())
+	go wait(ended, true)
+	end()
+	require.False(t, <-entered)
+	<-w.room
+	require.False(t, w.enter(ended, job, true))
+	require.Len(t, w.room, cap(w.room)-1, "it gives its room back")
+}
 
 // The drains of a consumer take turns in a process, so that the next one finds more; a slow one keeps the others for a moment
 // only, and those of other consumers not at all.
@@ -27,7 +76,7 @@ func TestDrainsTakeTurns(t *testing.T) {
 	}
 	engine := outbox.NewEngine(pool, reg, nil, outbox.Config{Logger: slog.New(slog.DiscardHandler)})
 	synctest.Test(t, func(t *testing.T) {
-		w := newDrainWorker(pool, reg, slog.New(slog.DiscardHandler))
+		w := newDrainWorker(pool, reg, newClock(), slog.New(slog.DiscardHandler))
 		w.engine = engine
 		begun := time.Now()
 		turns := make(chan func(), 1)

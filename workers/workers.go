@@ -104,7 +104,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	case cfg.PollOnly:
 		w.lazyPoll = poll
 	}
-	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, reg, cfg.Logger), &deliverWorker{clock: w.clock}
+	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, reg, w.clock, cfg.Logger), &deliverWorker{clock: w.clock}
 	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
 	known := river.NewWorkers()
 	river.AddWorker(known, relay)
@@ -114,7 +114,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	for _, c := range reg.Consumers() {
 		queues = append(queues, outbox.DrainQueue(c.Name), outbox.DeliverQueue(c.Name))
 	}
-	client, err := river.NewClient(newDriver(pool, queues, w.clock, cfg.Logger), &river.Config{
+	client, err := river.NewClient(newDriver(pool, queues, drain.begin, w.clock, cfg.Logger), &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
 		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},

@@ -77,6 +77,23 @@ func (q *Queries) DrainAdvance(ctx context.Context, db DBTX, arg DrainAdvancePar
 	return pos, err
 }
 
+const DrainBegins = `-- name: DrainBegins :exec
+UPDATE /*schema*/river_job SET attempted_at = clock_timestamp() + make_interval(secs => $1::float8)
+ WHERE id = $2 AND state = 'running' AND (SELECT set_config('synchronous_commit', 'off', true)) <> ''
+`
+
+type DrainBeginsParams struct {
+	Later float64
+	JobID int64
+}
+
+// The drain of this job, which counts as running, begins now, or in so many seconds at the latest. It need not wait for the disk: a crash of
+// the server that undoes it leaves no batch that was built upon it.
+func (q *Queries) DrainBegins(ctx context.Context, db DBTX, arg DrainBeginsParams) error {
+	_, err := db.Exec(ctx, DrainBegins, arg.Later, arg.JobID)
+	return err
+}
+
 const DrainBuryJobs = `-- name: DrainBuryJobs :exec
 UPDATE /*schema*/river_job SET state = 'discarded', finalized_at = clock_timestamp()
  WHERE id = ANY ($1::bigint[]) AND state = 'running'
@@ -100,8 +117,8 @@ type DrainCrashedParams struct {
 }
 
 // Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch.
-// Not those that began just now: they are on their way to the lock. Nor those that still wait for room in their process, which says
-// so more often than that: DrainsWait.
+// Not those that began just now: they are on their way to the lock. Nor those that wait for room in their process: they are to begin later
+// (DrainBegins).
 func (q *Queries) DrainCrashed(ctx context.Context, db DBTX, arg DrainCrashedParams) ([]int64, error) {
 	rows, err := db.Query(ctx, DrainCrashed, arg.Queue, arg.JobID, arg.Lane)
 	if err != nil {
@@ -535,17 +552,6 @@ func (q *Queries) DrainWindow(ctx context.Context, db DBTX, arg DrainWindowParam
 		return nil, err
 	}
 	return items, nil
-}
-
-const DrainsWait = `-- name: DrainsWait :exec
-UPDATE /*schema*/river_job SET attempted_at = clock_timestamp()
- WHERE id IN (SELECT j.id FROM /*schema*/river_job j WHERE j.id = ANY ($1::bigint[]) AND j.state = 'running' FOR UPDATE SKIP LOCKED)
-`
-
-// These jobs have not begun. One of them that begins at this moment is its drain's.
-func (q *Queries) DrainsWait(ctx context.Context, db DBTX, ids []int64) error {
-	_, err := db.Exec(ctx, DrainsWait, ids)
-	return err
 }
 
 const EngineBounds = `-- name: EngineBounds :exec

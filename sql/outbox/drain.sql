@@ -127,15 +127,16 @@ UPDATE /*schema*/cursors SET tries = greatest(tries + 1, @at_least::integer), su
 -- The event to blame is found: those after it are run as ever.
 UPDATE /*schema*/cursors SET tries = 0 WHERE consumer = @consumer AND lane = @lane;
 
--- name: DrainsWait :exec
--- These jobs have not begun. One of them that begins at this moment is its drain's.
-UPDATE /*schema*/river_job SET attempted_at = clock_timestamp()
- WHERE id IN (SELECT j.id FROM /*schema*/river_job j WHERE j.id = ANY (@ids::bigint[]) AND j.state = 'running' FOR UPDATE SKIP LOCKED);
+-- name: DrainBegins :exec
+-- The drain of this job, which counts as running, begins now, or in so many seconds at the latest. It need not wait for the disk: a crash of
+-- the server that undoes it leaves no batch that was built upon it.
+UPDATE /*schema*/river_job SET attempted_at = clock_timestamp() + make_interval(secs => @later::float8)
+ WHERE id = @job_id AND state = 'running' AND (SELECT set_config('synchronous_commit', 'off', true)) <> '';
 
 -- name: DrainCrashed :many
 -- Other drain jobs of this lane that still count as running while we hold its lock: their processes died in a batch.
--- Not those that began just now: they are on their way to the lock. Nor those that still wait for room in their process, which says
--- so more often than that: DrainsWait.
+-- Not those that began just now: they are on their way to the lock. Nor those that wait for room in their process: they are to begin later
+-- (DrainBegins).
 SELECT id FROM /*schema*/river_job
  WHERE current_setting('pgoutbox.turn', true) = 'lane' AND state = 'running' AND queue = @queue AND kind = 'outbox_drain' AND id <> @job_id AND (args ->> 'lane')::integer = @lane::integer
    AND (attempted_at IS NULL OR attempted_at < clock_timestamp() - interval '1 second');
