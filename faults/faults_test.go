@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -101,6 +102,24 @@ func TestScheduleComesFromTheSeed(t *testing.T) {
 	}
 	if drawn(7) == drawn(8) {
 		t.Error("two seeds gave one schedule")
+	}
+}
+
+// What the long form says of a kind it has seen at its full length, whatever is drawn later.
+func TestFirstTurnOfTheLongFormIsWhole(t *testing.T) {
+	for _, k := range kinds {
+		s := &stage{options: &options{long: true}, rng: rand.New(rand.NewPCG(1, 0)), faults: map[string]int{}}
+		if d := k.lasts(s); d != k.long {
+			t.Errorf("%s lasts %s of %s", k.name, d, k.long)
+		}
+		s.faults[k.name]++
+		if d := k.lasts(s); d > k.long || d < min(2*time.Second, k.long) {
+			t.Errorf("%s then lasts %s of %s", k.name, d, k.long)
+		}
+		s.long = false
+		if d := k.lasts(s); d != k.short {
+			t.Errorf("%s lasts %s of %s in the short form", k.name, d, k.short)
+		}
 	}
 }
 

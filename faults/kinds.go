@@ -35,7 +35,7 @@ type kind struct {
 	// what is hurt, and what must hold all the same, for the list.
 	doc string
 	in  setting
-	// long and short are how long the hurt lasts, in the long and in the short form.
+	// long and short are how long the hurt lasts, in the long form at most and in the short form.
 	long, short time.Duration
 	// weight is how often the kind is drawn in the long form, beside the first round, in which every kind has its turn.
 	weight int
@@ -89,15 +89,21 @@ func of(where setting, with ...company) []kind {
 	return out
 }
 
-// lasts is for how long the kind hurts.
+// lasts is for how long the kind hurts: in the long form the whole of it in its first turn, and between 2 s and that when it is drawn.
 func (k kind) lasts(s *stage) time.Duration {
-	if s.long && k.weight == 0 {
+	switch {
+	case !s.long:
+		return k.short
+	case s.firstTurn(k.name):
 		return k.long
 	}
-	if s.long {
-		// Between 2 s and the whole of it.
-		low := min(2*time.Second, k.long)
-		return low + time.Duration(s.rng.Int64N(int64(k.long-low)+1))
-	}
-	return k.short
+	low := min(2*time.Second, k.long)
+	return low + time.Duration(s.rng.Int64N(int64(k.long-low)+1))
+}
+
+// firstTurn reports whether no fault of the kind was injected in this stage before.
+func (s *stage) firstTurn(kind string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faults[kind] == 0
 }

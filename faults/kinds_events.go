@@ -209,9 +209,6 @@ func operations(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 	if n > 0 {
 		s.violations.add("operator: a paused consumer went on")
 	}
-	if err := slot.awaitServe(ctx); err != nil {
-		return 1, err
-	}
 	if err := s.operate(ctx, slot, "POST", "/admin/consumers/ledger/resume", `{"reason":"the harness"}`); err != nil {
 		return 1, err
 	}

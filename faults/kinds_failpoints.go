@@ -14,11 +14,11 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/faultkit"
 )
 
-// killAtFailpoints has processes die at points of which every process is armed with all that are left. In the short form that is
-// each point there is; in the long form, and in a soak, a few, those first at which fewest have died.
+// killAtFailpoints has processes die at points of which every process is armed with all that are left. That is each point there is;
+// when the kind is drawn again, and in a soak, a few, those first at which fewest have died.
 func killAtFailpoints(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 	points, bound := s.pointsDue(), 5*time.Minute // it ends with the last of them
-	if s.overlapping.Load() || s.long && s.anyHit() {
+	if s.overlapping.Load() || s.long && !s.firstTurn("failpoint") {
 		points, bound = points[:2+s.rng.IntN(6)], 15*time.Second
 	}
 	hits := s.visit(ctx, points, bound)
@@ -26,13 +26,6 @@ func killAtFailpoints(ctx context.Context, s *stage, _ time.Duration) (int, erro
 		return hits, ctx.Err()
 	}
 	return hits, s.resumes(ctx, "failpoint", afterCrash)
-}
-
-// anyHit reports whether the kind had its turn in this stage: the first is for all points.
-func (s *stage) anyHit() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.hits) > 0
 }
 
 // pointsDue are the points in the order in which they are due: first those that were hit least.

@@ -31,6 +31,11 @@ func backlog(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 		}
 		return nil
 	}
+	// Twice, for how far that swings by itself.
+	first, err := s.ingest(ctx, 1000)
+	if err != nil {
+		return 0, err
+	}
 	before, err := s.ingest(ctx, 1000)
 	if err != nil {
 		return 0, err
@@ -54,6 +59,7 @@ func backlog(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 		return 1, err
 	}
 	s.ratio("backlog, ingest p99 during to before", during.Seconds()/before.Seconds())
+	s.ratio("backlog, ingest p99 before to the one before that", before.Seconds()/first.Seconds())
 	s.ratio("backlog, ms of ingest p99 during", float64(during.Microseconds())/1000)
 	s.ratio("backlog, events left when that was measured", float64(behind))
 	if err := s.caughtUp(ctx, "the backlog is worked off", consumers); err != nil {

@@ -214,12 +214,23 @@ func (s *stage) note(what string, took time.Duration) {
 	s.slowest[what] = max(s.slowest[what], took)
 }
 
-// wrongClock runs two processes whose clocks are off, one ahead and one behind, and has each of them lead.
-func wrongClock(ctx context.Context, s *stage, d time.Duration) (int, error) {
-	offsets := []time.Duration{8 * 24 * time.Hour, -8 * 24 * time.Hour}
-	if s.long && s.rng.IntN(2) == 0 {
-		offsets = []time.Duration{time.Hour, -time.Hour}
+// wrongClock runs two processes whose clocks are off by eight days, one ahead and one behind, and has each of them lead; in the long form
+// then by an hour.
+func wrongClock(ctx context.Context, s *stage, d time.Duration) (faults int, err error) {
+	far := []time.Duration{8 * 24 * time.Hour}
+	if s.long {
+		far = append(far, time.Hour)
 	}
+	for _, off := range far {
+		n, failed := s.clocksOff(ctx, d, []time.Duration{off, -off})
+		if faults += n; failed != nil {
+			return faults, fmt.Errorf("%s off: %w", off, failed)
+		}
+	}
+	return faults, nil
+}
+
+func (s *stage) clocksOff(ctx context.Context, d time.Duration, offsets []time.Duration) (int, error) {
 	kept, err := s.kept(ctx)
 	if err != nil {
 		return 0, err
