@@ -146,7 +146,7 @@ func Remove(dataDir string) error {
 	if err != nil {
 		return fmt.Errorf("remove data directory %s: %w", dataDir, err)
 	}
-	defer func() { _ = lock.Close() }()
+	defer unlockFile(lock)
 	if pid := postmasterPID(clusterDir(dir)); pid != 0 && servesDir(pid, clusterDir(dir)) {
 		return fmt.Errorf("remove data directory %s: %w (PostgreSQL, process %d)", dataDir, ErrInUse, pid)
 	}

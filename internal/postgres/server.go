@@ -89,7 +89,7 @@ func (s *Server) watch() {
 		s.err = fmt.Errorf("PostgreSQL ended by itself: %w (its log is %s)", s.proc.failure(), s.logFile)
 	}
 	_ = os.Remove(startedFile(s.dir))
-	_ = s.lock.Close()
+	unlockFile(s.lock)
 	close(s.done)
 }
 

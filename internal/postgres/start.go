@@ -48,7 +48,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		done:     make(chan struct{}),
 	}
 	if err := s.start(ctx, cfg, binDir, acct); err != nil {
-		_ = lock.Close()
+		unlockFile(lock)
 		return nil, fmt.Errorf("start PostgreSQL on %s: %w", cfg.DataDir, err)
 	}
 	go s.watch()

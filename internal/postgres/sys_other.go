@@ -34,4 +34,6 @@ func lockFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 }
 
+func unlockFile(f *os.File) { _ = f.Close() }
+
 func owner(os.FileInfo) (uid, gid uint32, known bool) { return 0, 0, false }

@@ -68,6 +68,13 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
+// unlockFile says so to the kernel before it closes: a child that another goroutine is just starting has the file open, too, from
+// its fork to its exec, and closing alone would leave the lock with it for that long.
+func unlockFile(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	_ = f.Close()
+}
+
 func owner(info os.FileInfo) (uid, gid uint32, known bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
