@@ -3,12 +3,11 @@ package handlers
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
-	"net/http"
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
@@ -25,7 +24,7 @@ type AdminConfig struct {
 // NewAdmin returns the operators' listener: probes and, where there are tokens, /admin.
 func NewAdmin(cfg AdminConfig) *echo.Echo {
 	e := newEcho(cfg.Config)
-	a := &admin{operator: cfg.Operator}
+	a := &admin{operator: cfg.Operator, pool: cfg.Pool}
 	for token, name := range cfg.Tokens {
 		a.tokens = append(a.tokens, hashedToken{sha256.Sum256([]byte(token)), name})
 	}
@@ -36,11 +35,14 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	e.Use(a.authenticate)
 	g := e.Group("/admin")
 	g.GET("/dlq", a.letters)
+	g.GET("/dlq/groups", a.letterGroups)
 	g.GET("/dlq/:id", a.letter)
 	g.POST("/dlq/:id/replay", a.replay)
 	g.POST("/dlq/:id/dismiss", a.dismiss)
 	g.GET("/events/:id", a.event)
 	g.GET("/trace/:correlation_id", a.trace)
+	g.POST("/search", a.search)
+	g.GET("/audit", a.audit)
 	g.GET("/consumers", a.consumers)
 	g.POST("/consumers/:name/pause", a.pause)
 	g.POST("/consumers/:name/resume", a.resume)
@@ -55,6 +57,7 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 
 type admin struct {
 	operator *outbox.Operator
+	pool     *pgxpool.Pool
 	tokens   []hashedToken
 }
 
@@ -93,122 +96,9 @@ func (a *admin) actor(c echo.Context) string {
 	return name
 }
 
-func (a *admin) letters(c echo.Context) error {
-	q := newQuery(c, "consumer", "type", "key", "correlation_id", "state", "since", "until", "error", "limit", "cursor")
-	f := outbox.LetterFilter{
-		Consumer: q.text("consumer"), Type: q.text("type"), Key: q.text("key"), CorrelationID: q.text("correlation_id"),
-		State: q.oneOf("state", "dead", "replaying", "replayed", "dismissed"), Error: q.text("error"),
-		Since: q.time("since"), Until: q.time("until"),
-	}
-	limit, before := q.number("limit", 50, 1, 100), q.number("cursor", 0, 1, 1<<62)
-	if err := q.problem(); err != nil {
-		return err
-	}
-	items, err := a.operator.Letters(c.Request().Context(), f, before, int(limit)+1)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, page(items, int(limit),
-		func(l outbox.LetterSummary) outbox.LetterSummary { return l },
-		func(l outbox.LetterSummary) string { return strconv.FormatInt(l.ID, 10) }))
-}
-
-func (a *admin) letter(c echo.Context) error {
-	id, err := letterID(c)
-	if err != nil {
-		return err
-	}
-	l, err := a.operator.Letter(c.Request().Context(), id)
-	if err != nil {
-		return adminProblem(err)
-	}
-	return c.JSON(http.StatusOK, l)
-}
-
-type replayBody struct {
-	Data   json.RawMessage `json:"data"`
-	Reason string          `json:"reason"`
-	Force  bool            `json:"force"`
-}
-
-// replay takes no body, or data to send in place of the event's own, and a reason, which data and force require.
-func (a *admin) replay(c echo.Context) error {
-	id, err := letterID(c)
-	if err != nil {
-		return err
-	}
-	var body replayBody
-	if err := decodeOptional(c, &body); err != nil {
-		return err
-	}
-	if string(body.Data) == "null" {
-		body.Data = nil
-	}
-	if reasonTooLong(body.Reason) {
-		return invalid("/reason", "must be at most 1000 characters without NUL")
-	}
-	by := outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force}
-	job, err := a.operator.Replay(c.Request().Context(), id, body.Data, by)
-	if err != nil {
-		return adminProblem(err)
-	}
-	return c.JSON(http.StatusAccepted, map[string]any{"id": id, "state": "replaying", "job_id": job})
-}
-
-func (a *admin) dismiss(c echo.Context) error {
-	id, err := letterID(c)
-	if err != nil {
-		return err
-	}
-	var body struct {
-		Reason string `json:"reason"`
-	}
-	if err := decode(c, &body); err != nil {
-		return err
-	}
-	if reasonTooLong(body.Reason) {
-		return invalid("/reason", "must be at most 1000 characters without NUL")
-	}
-	dismissed, err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason})
-	if err != nil {
-		return adminProblem(err)
-	}
-	return c.JSON(http.StatusOK, dismissed)
-}
-
-func (a *admin) event(c echo.Context) error {
-	id, err := pathID(c.Param("id"), "event")
-	if err != nil {
-		return err
-	}
-	e, err := a.operator.Event(c.Request().Context(), id)
-	if err != nil {
-		return adminProblem(err)
-	}
-	return c.JSON(http.StatusOK, e)
-}
-
-func (a *admin) trace(c echo.Context) error {
-	id := c.Param("correlation_id")
-	if !outbox.ValidCorrelationID(id) {
-		return notFound("correlation id")
-	}
-	events, err := a.operator.Trace(c.Request().Context(), id)
-	if err != nil {
-		return err
-	}
-	if len(events) == 0 {
-		return notFound("correlation id")
-	}
-	return c.JSON(http.StatusOK, map[string]any{"correlation_id": id, "events": events})
-}
-
 func reasonTooLong(reason string) bool {
 	return len([]rune(reason)) > 1000 || strings.ContainsRune(reason, 0)
 }
-
-// letterID is the id in the path; what cannot be one is not found.
-func letterID(c echo.Context) (int64, error) { return pathNumber(c, "dead letter") }
 
 func pathNumber(c echo.Context, what string) (int64, error) {
 	id, err := strconv.ParseInt(c.Param("id"), 10, 64)

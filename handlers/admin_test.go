@@ -105,7 +105,7 @@ func (o *office) deadLetter(data string) (letter int64, event uuid.UUID) {
 func TestAdminLetsOnlyOperatorsIn(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t, map[string]string{operatorToken: "anna"})
-	for _, path := range []string{"/admin/dlq", "/admin/dlq/1", "/admin/events/x", "/admin/trace/x", "/admin/consumers", "/admin/nothing"} {
+	for _, path := range []string{"/admin/dlq", "/admin/dlq/1", "/admin/events/x", "/admin/trace/x", "/admin/consumers", "/admin/dlq/groups", "/admin/audit", "/admin/search", "/admin/nothing"} {
 		for _, token := range []string{"", "Bearer ", "Bearer wrong", "Basic " + operatorToken, operatorToken} {
 			status, document := o.do("GET", path, token, "")
 			require.Equal(t, 401, status, "%s with %q", path, token)
@@ -140,6 +140,11 @@ func TestAdminRefusesByName(t *testing.T) {
 		{"GET", "/admin/dlq?cursor=x", "", 422, "?cursor"},
 		{"GET", "/admin/dlq?colour=red", "", 422, "?colour"},
 		{"GET", "/admin/dlq?key=%00", "", 422, "?key"},
+		{"GET", "/admin/dlq/groups?state=gone", "", 422, "?state"},
+		{"GET", "/admin/dlq/groups?cursor=7", "", 422, "?cursor"},
+		{"GET", "/admin/dlq/groups?cursor=7.1x", "", 422, "?cursor"},
+		{"GET", "/admin/audit?cursor=x", "", 422, "?cursor"},
+		{"GET", "/admin/audit?who=anna", "", 422, "?who"},
 		{"POST", "/admin/dlq/1/replay", `{"data":{"user_id":"y"}}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/replay", `{"data":{"user_id":"y\u0000"},"reason":"r"}`, 422, "/data/user_id"},
 		{"POST", "/admin/dlq/1/replay", `{"reason":7}`, 422, "/reason"},
@@ -183,6 +188,15 @@ func TestAdminShowsAndSettlesALetter(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(encoded), "secret-datum", "lists hold no event data")
 
+	status, groups := o.ask("GET", "/admin/dlq/groups?consumer=billing", "")
+	require.Equal(t, 200, status)
+	require.Len(t, groups["items"], 1)
+	group := groups["items"].([]any)[0].(map[string]any)
+	require.Equal(t, "broken", group["error"])
+	status, list = o.ask("GET", "/admin/dlq?fingerprint="+group["fingerprint"].(string), "")
+	require.Equal(t, 200, status)
+	require.Len(t, list["items"], 1)
+
 	status, letter := o.ask("GET", "/admin/dlq/1", "")
 	require.Equal(t, 200, status)
 	require.Equal(t, map[string]any{"user_id": "secret-datum"}, letter["data"])
@@ -201,6 +215,11 @@ func TestAdminShowsAndSettlesALetter(t *testing.T) {
 	var kept string
 	require.NoError(t, o.pool.QueryRow(t.Context(), `select actor || ' ' || action || ' ' || target || ' ' || reason from audit`).Scan(&kept))
 	require.Equal(t, "anna dismiss dead letter 1 a test", kept)
+	status, audit := o.ask("GET", "/admin/audit?actor=anna", "")
+	require.Equal(t, 200, status)
+	require.Len(t, audit["items"], 1)
+	_, groups = o.ask("GET", "/admin/dlq/groups", "")
+	require.Empty(t, groups["items"], "unless asked for, groups are of what is dead")
 
 	status, _ = o.ask("POST", "/admin/consumers/billing/pause", `{"reason":"a look"}`)
 	require.Equal(t, 200, status)

@@ -126,9 +126,7 @@ func (a *api) changed(ctx context.Context, tx pgx.Tx, eventType string, data sho
 	if err != nil {
 		return cartChange{}, err
 	}
-	eventID, err := outbox.Append(ctx, tx, outbox.Event{
-		Type: eventType, Key: data.CartID.String(), Data: data, Source: source,
-	})
+	eventID, err := outbox.Append(ctx, tx, outbox.Event{Type: eventType, Key: data.CartID.String(), Data: data})
 	if err != nil {
 		return cartChange{}, err
 	}

@@ -92,7 +92,7 @@ func (a *api) sell(ctx context.Context, tx pgx.Tx, cartID, user uuid.UUID, payme
 	}
 	orderID := newID()
 	eventID, err := outbox.Append(ctx, tx, outbox.Event{
-		Type: shop.CartCheckedOut, Key: cartID.String(), Source: source,
+		Type: shop.CartCheckedOut, Key: cartID.String(),
 		Data: shop.CheckedOut{
 			CartID: cartID, UserID: user, CartVersion: int(version), OrderID: orderID,
 			Lines: lines, Total: total, PaymentMethod: paymentMethod,

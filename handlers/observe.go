@@ -39,13 +39,16 @@ func observe(logger *slog.Logger) echo.MiddlewareFunc {
 	}
 }
 
-// correlate takes the caller's correlation id where it is well formed, and draws one otherwise.
+// correlate takes the caller's correlation id where it is well formed, and draws one otherwise. What the request appends names the route
+// as its producer.
 func correlate(c echo.Context) {
 	id := c.Request().Header.Get(headerCorrelationID)
 	if !outbox.ValidCorrelationID(id) {
 		id = newID().String()
 	}
-	c.SetRequest(c.Request().WithContext(outbox.WithCorrelationID(c.Request().Context(), id)))
+	ctx := outbox.WithCorrelationID(c.Request().Context(), id)
+	ctx = outbox.WithSource(ctx, method(c.Request().Method)+" "+route(c))
+	c.SetRequest(c.Request().WithContext(ctx))
 	c.Response().Header().Set(headerCorrelationID, id)
 }
 

@@ -16,9 +16,6 @@ import (
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
-// source names the API as a producer in the log.
-const source = "api"
-
 // trialPlan is what every account begins with.
 const trialPlan = "trial"
 
@@ -59,7 +56,7 @@ func (a *api) signUp(c echo.Context) error {
 	return a.write(c, write{body: body, work: func(ctx context.Context, tx pgx.Tx) (int, any, error) {
 		userID := newID()
 		eventID, err := outbox.Append(ctx, tx, outbox.Event{
-			Type: shop.UserSignedUp, Key: userID.String(), Data: shop.SignedUp{UserID: userID, Plan: trialPlan}, Source: source,
+			Type: shop.UserSignedUp, Key: userID.String(), Data: shop.SignedUp{UserID: userID, Plan: trialPlan},
 		})
 		if err != nil {
 			return 0, nil, err

@@ -57,6 +57,7 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 		tx = l.Tx // an append waits for nothing anyway
 	}
 	d := deliveryFrom(ctx)
+	by := producer(ctx, d)
 	rows := make([]stored, len(events))
 	ids := make([]uuid.UUID, len(events))
 	for i, e := range events {
@@ -69,6 +70,9 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 		}
 		if e.CausationID == uuid.Nil && d != nil {
 			e.CausationID = d.eventID
+		}
+		if e.Source == "" {
+			e.Source = by
 		}
 		if rows[i], err = e.encode(id); err != nil {
 			return nil, err

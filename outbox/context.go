@@ -10,6 +10,7 @@ import (
 
 type (
 	correlationKey struct{}
+	sourceKey      struct{}
 	deliveryKey    struct{}
 )
 
@@ -25,21 +26,36 @@ func CorrelationID(ctx context.Context) string {
 	return id
 }
 
-// delivery is what the context of a handler knows of the event in hand.
-type delivery struct {
-	eventID uuid.UUID
-	tx      *handlerTx // nil in an external handler
-	muted   bool       // what is appended through tx is not written
+// WithSource returns a context whose appended events name source as their producer (Event.Source), unless they name one themselves.
+func WithSource(ctx context.Context, source string) context.Context {
+	return context.WithValue(ctx, sourceKey{}, source)
 }
 
-func withDelivery(ctx context.Context, it *item, tx *handlerTx) context.Context {
+// producer is who appends with the context: the consumer whose handler it is, or what WithSource says.
+func producer(ctx context.Context, d *delivery) string {
+	if d != nil {
+		return d.consumer
+	}
+	source, _ := ctx.Value(sourceKey{}).(string)
+	return source
+}
+
+// delivery is what the context of a handler knows of the event in hand.
+type delivery struct {
+	consumer string
+	eventID  uuid.UUID
+	tx       *handlerTx // nil in an external handler
+	muted    bool       // what is appended through tx is not written
+}
+
+func withDelivery(ctx context.Context, c *Consumer, it *item, tx *handlerTx) context.Context {
 	ctx = WithCorrelationID(ctx, it.event.CorrelationID)
-	return context.WithValue(ctx, deliveryKey{}, &delivery{eventID: it.event.ID, tx: tx, muted: it.muted})
+	return context.WithValue(ctx, deliveryKey{}, &delivery{consumer: c.Name, eventID: it.event.ID, tx: tx, muted: it.muted})
 }
 
 // withSet is the context of a set-based handler: no single event is the cause of what it does.
-func withSet(ctx context.Context, tx *handlerTx, muted bool) context.Context {
-	return context.WithValue(ctx, deliveryKey{}, &delivery{tx: tx, muted: muted})
+func withSet(ctx context.Context, c *Consumer, tx *handlerTx, muted bool) context.Context {
+	return context.WithValue(ctx, deliveryKey{}, &delivery{consumer: c.Name, tx: tx, muted: muted})
 }
 
 func deliveryFrom(ctx context.Context) *delivery {

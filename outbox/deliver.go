@@ -165,7 +165,7 @@ func (d *attempt) attempt(ctx context.Context) error {
 	var rec record
 	failpoint.At(failpoint.DeliverHandlerBefore)
 	err := guard(func() (err error) {
-		rec, err = d.c.external(withDelivery(ctx, d.item, nil), d.item, int(d.n))
+		rec, err = d.c.external(withDelivery(ctx, d.c, d.item, nil), d.item, int(d.n))
 		return err
 	})
 	failpoint.At(failpoint.DeliverHandlerAfter)
@@ -247,7 +247,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 
 // work runs the handler, which is the one to do so: the dedupe row is in the transaction.
 func (d *attempt) work(ctx context.Context, ht *handlerTx, work record) error {
-	if err := work(withDelivery(ctx, d.item, ht), ht); err != nil {
+	if err := work(withDelivery(ctx, d.c, d.item, ht), ht); err != nil {
 		return err
 	}
 	if ht.waits() {

@@ -41,7 +41,7 @@ type Event struct {
 	CausationID uuid.UUID
 	// TraceParent is the W3C trace context of the producer, or empty.
 	TraceParent string
-	// Source names the producer, for people who read the log. At most 127 bytes.
+	// Source names the producer, for people who read the log. At most 127 bytes. Empty: in a handler its consumer, else what WithSource says.
 	Source string
 	// SchemaVersion is the version of Data's shape; 0 means 1.
 	SchemaVersion int

@@ -150,14 +150,14 @@ func ExampleOperator_Trace() {
 	}))
 	work(pool, reg)
 
-	events, err := exampleOperator(pool).Trace(ctx, "request-1")
+	timeline, err := exampleOperator(pool).Trace(ctx, "request-1")
 	must(err)
-	for _, e := range events {
+	for _, e := range timeline.Events {
 		for _, d := range e.Deliveries {
-			fmt.Println(e.Type, d.Consumer, d.State)
+			fmt.Println(e.Type, d.Consumer, d.State, d.Explanation)
 		}
 	}
-	// Output: user.signed_up greeter processed
+	// Output: user.signed_up greeter processed done
 }
 
 // The places of all events are proven from the tables; what an earlier check found in order is passed over.

@@ -101,7 +101,7 @@ func (r *rig) shows(id uuid.UUID) {
 	require.NoError(r.t, err)
 	trace, err := r.op.Trace(r.t.Context(), e.CorrelationID)
 	require.NoError(r.t, err)
-	require.NotEmpty(r.t, trace)
+	require.NotEmpty(r.t, trace.Events)
 	all, err := r.op.Consumers(r.t.Context())
 	require.NoError(r.t, err)
 	letters, err := r.op.Letters(r.t.Context(), outbox.LetterFilter{Key: e.Key, Type: e.Type}, 0, 10)
@@ -124,7 +124,7 @@ func (r *rig) shows(id uuid.UUID) {
 	for _, d := range e.Deliveries {
 		require.Contains(r.t, []string{"processed", "dead"}, d.State, d.Consumer)
 	}
-	require.Empty(r.t, trace[len(trace)-1].Data, "a trace has no data")
+	require.Empty(r.t, trace.Events[len(trace.Events)-1].Data, "a trace has no data")
 }
 
 // follows gives up the dead letters of a key and requires what comes later of it to arrive.

@@ -32,7 +32,7 @@ func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 		"HoldLift":         {outboxdb.HoldLift, `holds i\n +Index Cond: .*consumer = .*event_id = (?s:.*)waiting w\n +Index Cond: .*consumer = .*key = `},
 		"HoldDelete":       {outboxdb.HoldDelete, `holds i\n +Index Cond: .*consumer = .*event_id = `},
 		"EventForDelivery": {outboxdb.EventForDelivery, `holds h\n +Index Cond: .*consumer = .*event_id = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
-		"WaitingDelete":    {outboxdb.WaitingDelete, `waiting i\n +Index Cond: .*consumer = .*key = .*pos = `},
+		"WaitingRelease":   {outboxdb.WaitingRelease, `waiting i\n +Index Cond: .*consumer = .*key = .*pos = `},
 		"DrainWaiting":     {outboxdb.DrainWaiting, `waiting i\n +Index Cond: .*consumer = .*key = (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
 		"DrainSettled":     {outboxdb.DrainSettled, `holds\n +Index Cond: .*lane = .*consumer .*= `},
 		"DrainPending":     {outboxdb.DrainPending, `events(?s:.*)Index Cond: .*lane = .*pos > `},

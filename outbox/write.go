@@ -19,7 +19,7 @@ func (b *batch) finish(ctx context.Context) error {
 		items     = b.items[:b.done]
 		processed = map[int64][]uuid.UUID{} // by run
 		parks     = outboxdb.WaitingInsertParams{Consumer: b.c.Name, Lane: b.lane, Run: b.state.Run}
-		gone      = outboxdb.WaitingDeleteParams{Consumer: b.c.Name}
+		gone      = outboxdb.WaitingReleaseParams{Consumer: b.c.Name, Build: b.cfg.Build}
 		held      []*item
 		twice     []uuid.UUID
 	)
@@ -73,7 +73,10 @@ func (b *batch) finish(ctx context.Context) error {
 		_ = b.q.WaitingInsert(ctx, db, parks)
 	}
 	if len(gone.Keys) > 0 {
-		_ = b.q.WaitingDelete(ctx, db, gone)
+		for key, i := range b.lift {
+			gone.HeldKeys, gone.HeldIds = append(gone.HeldKeys, key), append(gone.HeldIds, b.lifting[i].EventID)
+		}
+		_ = b.q.WaitingRelease(ctx, db, gone)
 	}
 	if err := b.writeHolds(ctx, db, held); err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/user"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
@@ -49,17 +48,16 @@ func (consumersLs) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(t, "CONSUMER\tKIND\tLAG\tOLDEST\tIN FLIGHT\tHELD KEYS\tWAITING\tDEAD\t")
+		t := table("CONSUMER", "KIND", "LAG", "OLDEST", "IN FLIGHT", "HELD KEYS", "WAITING", "DEAD", "")
 		for _, c := range all {
 			state := ""
 			if c.PausedAt != nil {
 				state = "paused"
 			}
 			oldest := time.Duration(c.OldestAge * float64(time.Second)).Round(time.Second)
-			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%s\n", c.Name, c.Kind, c.Lag, oldest, c.InFlight, c.HeldKeys, c.Waiting, c.Dead, state)
+			t.row(c.Name, c.Kind, c.Lag, oldest, c.InFlight, c.HeldKeys, c.Waiting, c.Dead, state)
 		}
-		return t.Flush()
+		return t.print(os.Stdout)
 	})
 }
 

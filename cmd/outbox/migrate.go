@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"text/tabwriter"
 
 	"github.com/pgoutbox/pgoutbox/migrations"
 )
@@ -53,14 +51,13 @@ func (migrateStatus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SET\tVERSION\tNAME\tAPPLIED")
+	t := table("SET", "VERSION", "NAME", "APPLIED")
 	for _, r := range rows {
 		applied := "pending"
 		if !r.Pending() {
 			applied = r.AppliedAt.UTC().Format("2006-01-02 15:04:05Z")
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", r.Set, r.Version, r.Name, applied)
+		t.row(r.Set, r.Version, r.Name, applied)
 	}
-	return table.Flush()
+	return t.print(os.Stdout)
 }

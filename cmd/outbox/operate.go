@@ -4,12 +4,19 @@ import (
 	"context"
 	"errors"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/pgoutbox/pgoutbox/outbox"
 	"github.com/pgoutbox/pgoutbox/workers"
 )
 
 // operate gives fn an operator on DATABASE_URL. The service need not run.
 func operate(ctx context.Context, fn func(*outbox.Operator) error) error {
+	return operateOn(ctx, func(_ *pgxpool.Pool, o *outbox.Operator) error { return fn(o) })
+}
+
+// operateOn is operate for what reads the shop's tables too.
+func operateOn(ctx context.Context, fn func(*pgxpool.Pool, *outbox.Operator) error) error {
 	url, pollOnly, err := databaseConfig()
 	if err != nil {
 		return err
@@ -23,7 +30,7 @@ func operate(ctx context.Context, fn func(*outbox.Operator) error) error {
 	if err != nil {
 		return err
 	}
-	err = fn(outbox.NewOperator(pool, jobs, "", nil))
+	err = fn(pool, outbox.NewOperator(pool, jobs, "", nil))
 	if errors.Is(err, outbox.ErrReasonRequired) {
 		return errors.New("--reason is required: it is kept in the audit")
 	}

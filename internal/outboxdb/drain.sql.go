@@ -790,25 +790,6 @@ func (q *Queries) ProcessedInsert(ctx context.Context, db DBTX, arg ProcessedIns
 	return err
 }
 
-const WaitingDelete = `-- name: WaitingDelete :exec
-DELETE FROM /*schema*/waiting w
- WHERE w.ctid = ANY (ARRAY(
-    SELECT (SELECT i.ctid FROM /*schema*/waiting i WHERE i.consumer = $1 AND i.key = gone.key AND i.pos = gone.pos)
-      FROM (SELECT unnest($2::text[]) AS key, unnest($3::bigint[]) AS pos) AS gone))
-`
-
-type WaitingDeleteParams struct {
-	Consumer  string
-	Keys      []string
-	Positions []int64
-}
-
-// One probe for each: as a join it may be planned as a walk over all that waits, once for each of them.
-func (q *Queries) WaitingDelete(ctx context.Context, db DBTX, arg WaitingDeleteParams) error {
-	_, err := db.Exec(ctx, WaitingDelete, arg.Consumer, arg.Keys, arg.Positions)
-	return err
-}
-
 const WaitingInsert = `-- name: WaitingInsert :exec
 INSERT INTO /*schema*/waiting (consumer, key, pos, event_id, lane, run)
 SELECT $1, w.key, w.pos, w.event_id, $2, nullif($3::bigint, 0)
@@ -832,6 +813,44 @@ func (q *Queries) WaitingInsert(ctx context.Context, db DBTX, arg WaitingInsertP
 		arg.Keys,
 		arg.Positions,
 		arg.EventIds,
+	)
+	return err
+}
+
+const WaitingRelease = `-- name: WaitingRelease :exec
+WITH gone AS (
+    DELETE FROM /*schema*/waiting w
+     WHERE w.ctid = ANY (ARRAY(
+        SELECT (SELECT i.ctid FROM /*schema*/waiting i WHERE i.consumer = $1 AND i.key = g.key AND i.pos = g.pos)
+          FROM (SELECT unnest($5::text[]) AS key, unnest($6::bigint[]) AS pos) AS g))
+    RETURNING w.event_id, w.key, w.pos, w.since
+)
+INSERT INTO /*schema*/delivery_log (consumer, event_id, attempt, outcome, behind, since, build)
+SELECT $1, g.event_id, 0, 'waited', h.event_id, g.since, $2
+  FROM gone g
+  LEFT JOIN (SELECT unnest($3::text[]) AS key, unnest($4::uuid[]) AS event_id) AS h ON h.key = g.key
+ ORDER BY g.pos
+`
+
+type WaitingReleaseParams struct {
+	Consumer  string
+	Build     string
+	HeldKeys  []string
+	HeldIds   []uuid.UUID
+	Keys      []string
+	Positions []int64
+}
+
+// What waited goes on, and the delivery log says what it waited for. One probe for each: as a join it may be planned as a walk over all
+// that waits, once for each of them.
+func (q *Queries) WaitingRelease(ctx context.Context, db DBTX, arg WaitingReleaseParams) error {
+	_, err := db.Exec(ctx, WaitingRelease,
+		arg.Consumer,
+		arg.Build,
+		arg.HeldKeys,
+		arg.HeldIds,
+		arg.Keys,
+		arg.Positions,
 	)
 	return err
 }

@@ -36,6 +36,57 @@ func (q *Queries) AuditInsert(ctx context.Context, db DBTX, arg AuditInsertParam
 	return err
 }
 
+const AuditList = `-- name: AuditList :many
+SELECT id, at, actor, action, target, reason, detail FROM /*schema*/audit a
+ WHERE a.id < $1
+   AND ($2::text IS NULL OR a.actor = $2)
+   AND ($3::text IS NULL OR a.action = $3)
+   AND ($4::text IS NULL OR a.target = $4)
+ ORDER BY a.id DESC LIMIT $5
+`
+
+type AuditListParams struct {
+	BeforeID int64
+	Actor    *string
+	Action   *string
+	Target   *string
+	Most     int32
+}
+
+func (q *Queries) AuditList(ctx context.Context, db DBTX, arg AuditListParams) ([]Audit, error) {
+	rows, err := db.Query(ctx, AuditList,
+		arg.BeforeID,
+		arg.Actor,
+		arg.Action,
+		arg.Target,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Audit{}
+	for rows.Next() {
+		var i Audit
+		if err := rows.Scan(
+			&i.ID,
+			&i.At,
+			&i.Actor,
+			&i.Action,
+			&i.Target,
+			&i.Reason,
+			&i.Detail,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const EditPut = `-- name: EditPut :exec
 INSERT INTO /*schema*/event_edits (consumer, event_id, data, actor, reason) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (consumer, event_id) DO UPDATE
@@ -168,7 +219,7 @@ func (q *Queries) JobLive(ctx context.Context, db DBTX, arg JobLiveParams) (int6
 }
 
 const LetterGet = `-- name: LetterGet :one
-SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
+SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.fingerprint, d.state,
        d.skipped, d.job_id, coalesce(d.run, 0)::bigint AS run, d.replays, d.discarded_at, d.changed_at,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
   FROM /*schema*/discarded_jobs d WHERE d.id = $1
@@ -187,6 +238,7 @@ type LetterGetRow struct {
 	Attempts      int32
 	Errors        json.RawMessage
 	Error         string
+	Fingerprint   string
 	State         string
 	Skipped       bool
 	JobID         *int64
@@ -213,6 +265,7 @@ func (q *Queries) LetterGet(ctx context.Context, db DBTX, id int64) (LetterGetRo
 		&i.Attempts,
 		&i.Errors,
 		&i.Error,
+		&i.Fingerprint,
 		&i.State,
 		&i.Skipped,
 		&i.JobID,
@@ -225,8 +278,100 @@ func (q *Queries) LetterGet(ctx context.Context, db DBTX, id int64) (LetterGetRo
 	return i, err
 }
 
+const LetterGroups = `-- name: LetterGroups :many
+SELECT g.consumer, g.fingerprint, /*schema*/outbox_error_shape(n.error)::text AS error, g.letters, g.oldest::timestamptz AS oldest,
+       g.newest::timestamptz AS newest, g.newest_id::bigint AS newest_id, g.types::text[] AS types
+  FROM (SELECT d.consumer, d.fingerprint, count(*) AS letters, min(d.discarded_at) AS oldest, max(d.discarded_at) AS newest, max(d.id) AS newest_id,
+               array_agg(DISTINCT d.type ORDER BY d.type) AS types
+          FROM /*schema*/discarded_jobs d
+         WHERE true
+           AND ($1::text IS NULL OR d.consumer = $1)
+           AND ($2::text IS NULL OR d.type = $2)
+           AND ($3::text IS NULL OR d.key = $3)
+           AND ($4::text IS NULL OR d.correlation_id = $4)
+           AND ($5::text IS NULL OR d.state = $5)
+           AND ($6::timestamptz IS NULL OR d.discarded_at >= $6)
+           AND ($7::timestamptz IS NULL OR d.discarded_at < $7)
+           AND ($8::text IS NULL OR strpos(lower(d.error), lower($8)) > 0)
+           AND ($9::text IS NULL OR d.fingerprint = $9)
+         GROUP BY d.consumer, d.fingerprint
+        HAVING (count(*), max(d.id)) < ($10::bigint, $11::bigint)
+         ORDER BY letters DESC, newest_id DESC LIMIT $12) AS g
+  JOIN /*schema*/discarded_jobs n ON n.id = g.newest_id
+ ORDER BY g.letters DESC, g.newest_id DESC
+`
+
+type LetterGroupsParams struct {
+	Consumer      *string
+	Type          *string
+	Key           *string
+	CorrelationID *string
+	State         *string
+	Since         *time.Time
+	Until         *time.Time
+	Error         *string
+	Fingerprint   *string
+	BeforeLetters int64
+	BeforeID      int64
+	Most          int32
+}
+
+type LetterGroupsRow struct {
+	Consumer    string
+	Fingerprint string
+	Error       string
+	Letters     int64
+	Oldest      time.Time
+	Newest      time.Time
+	NewestID    int64
+	Types       []string
+}
+
+// Letters by what they died of, the most first: a group is a consumer and the shape of an error, of which the newest letter shows the words.
+func (q *Queries) LetterGroups(ctx context.Context, db DBTX, arg LetterGroupsParams) ([]LetterGroupsRow, error) {
+	rows, err := db.Query(ctx, LetterGroups,
+		arg.Consumer,
+		arg.Type,
+		arg.Key,
+		arg.CorrelationID,
+		arg.State,
+		arg.Since,
+		arg.Until,
+		arg.Error,
+		arg.Fingerprint,
+		arg.BeforeLetters,
+		arg.BeforeID,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LetterGroupsRow{}
+	for rows.Next() {
+		var i LetterGroupsRow
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.Fingerprint,
+			&i.Error,
+			&i.Letters,
+			&i.Oldest,
+			&i.Newest,
+			&i.NewestID,
+			&i.Types,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LetterList = `-- name: LetterList :many
-SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, skipped, replays, discarded_at, changed_at
+SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, fingerprint, state, skipped, replays, discarded_at, changed_at
   FROM /*schema*/discarded_jobs d
  WHERE d.id < $1
    AND ($2::text IS NULL OR d.consumer = $2)
@@ -237,7 +382,8 @@ SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state
    AND ($7::timestamptz IS NULL OR d.discarded_at >= $7)
    AND ($8::timestamptz IS NULL OR d.discarded_at < $8)
    AND ($9::text IS NULL OR strpos(lower(d.error), lower($9)) > 0)
- ORDER BY d.id DESC LIMIT $10
+   AND ($10::text IS NULL OR d.fingerprint = $10)
+ ORDER BY d.id DESC LIMIT $11
 `
 
 type LetterListParams struct {
@@ -250,6 +396,7 @@ type LetterListParams struct {
 	Since         *time.Time
 	Until         *time.Time
 	Error         *string
+	Fingerprint   *string
 	Most          int32
 }
 
@@ -262,6 +409,7 @@ type LetterListRow struct {
 	CorrelationID string
 	Attempts      int32
 	Error         string
+	Fingerprint   string
 	State         string
 	Skipped       bool
 	Replays       int32
@@ -280,6 +428,7 @@ func (q *Queries) LetterList(ctx context.Context, db DBTX, arg LetterListParams)
 		arg.Since,
 		arg.Until,
 		arg.Error,
+		arg.Fingerprint,
 		arg.Most,
 	)
 	if err != nil {
@@ -298,6 +447,7 @@ func (q *Queries) LetterList(ctx context.Context, db DBTX, arg LetterListParams)
 			&i.CorrelationID,
 			&i.Attempts,
 			&i.Error,
+			&i.Fingerprint,
 			&i.State,
 			&i.Skipped,
 			&i.Replays,

@@ -115,6 +115,8 @@ type DeliveryLog struct {
 	Error    *string
 	At       time.Time
 	Build    string
+	Behind   *uuid.UUID
+	Since    *time.Time
 }
 
 type DiscardedJob struct {
@@ -138,6 +140,7 @@ type DiscardedJob struct {
 	Skipped       bool
 	Run           *int64
 	BeforeRun     *string
+	Fingerprint   string
 }
 
 type Event struct {

@@ -13,35 +13,139 @@ import (
 	"github.com/google/uuid"
 )
 
-const DeliveryLogByEvent = `-- name: DeliveryLogByEvent :many
-SELECT consumer, attempt, outcome, error, at, build FROM /*schema*/delivery_log WHERE event_id = $1 ORDER BY id
+const CorrelationsAhead = `-- name: CorrelationsAhead :many
+SELECT DISTINCT n.correlation_id FROM (
+    SELECT o.id, o.key, o.correlation_id FROM (SELECT seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before FROM /*schema*/outbox ORDER BY seq DESC LIMIT 100000) AS o
+    UNION ALL
+    SELECT s.id, s.key, s.correlation_id FROM (SELECT id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, scheduled_at, not_before FROM /*schema*/scheduled ORDER BY not_before LIMIT 100000) AS s
+    UNION ALL
+    SELECT q.id, q.key, q.correlation_id FROM (SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, error, quarantined_at, not_before FROM /*schema*/quarantine ORDER BY seq DESC LIMIT 100000) AS q) AS n
+ WHERE n.id = ANY ($1::uuid[]) OR n.key = ANY ($2::text[])
+ LIMIT $3
 `
 
-type DeliveryLogByEventRow struct {
+type CorrelationsAheadParams struct {
+	EventIds []uuid.UUID
+	Keys     []string
+	Most     int32
+}
+
+// The same for what is not in the log yet. Of a backlog, only the newest is looked at.
+func (q *Queries) CorrelationsAhead(ctx context.Context, db DBTX, arg CorrelationsAheadParams) ([]string, error) {
+	rows, err := db.Query(ctx, CorrelationsAhead, arg.EventIds, arg.Keys, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var correlation_id string
+		if err := rows.Scan(&correlation_id); err != nil {
+			return nil, err
+		}
+		items = append(items, correlation_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CorrelationsFound = `-- name: CorrelationsFound :many
+WITH met AS (
+    SELECT e.correlation_id, e.pos FROM /*schema*/events e WHERE e.id = ANY ($3::uuid[]) AND e.pos < $2
+    UNION ALL
+    SELECT e.correlation_id, e.pos FROM /*schema*/events e
+     WHERE e.lane = ANY (ARRAY(SELECT (hashtextextended(k, 0) & 63)::smallint FROM unnest($4::text[]) AS k))
+       AND e.pos > $6 AND e.pos < $2 AND e.key = ANY ($4::text[])
+)
+SELECT m.correlation_id, max(m.pos)::bigint AS pos FROM met m
+ WHERE m.correlation_id <> $1::text
+   -- Where it is met again above, it was on an earlier page.
+   AND NOT EXISTS (SELECT FROM /*schema*/events a WHERE a.correlation_id = m.correlation_id AND a.pos >= $2
+                      AND (a.id = ANY ($3::uuid[]) OR a.key = ANY ($4::text[])))
+ GROUP BY m.correlation_id ORDER BY pos DESC LIMIT $5
+`
+
+type CorrelationsFoundParams struct {
+	But      string
+	Before   int64
+	EventIds []uuid.UUID
+	Keys     []string
+	Most     int32
+	After    int64
+}
+
+type CorrelationsFoundRow struct {
+	CorrelationID string
+	Pos           int64
+}
+
+// The correlation ids of some events, and of what some keys have between two positions, each with where it was last met below before, the
+// newest first. There is no index by key: of the lanes of the keys, all that lies between the positions is read.
+func (q *Queries) CorrelationsFound(ctx context.Context, db DBTX, arg CorrelationsFoundParams) ([]CorrelationsFoundRow, error) {
+	rows, err := db.Query(ctx, CorrelationsFound,
+		arg.But,
+		arg.Before,
+		arg.EventIds,
+		arg.Keys,
+		arg.Most,
+		arg.After,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CorrelationsFoundRow{}
+	for rows.Next() {
+		var i CorrelationsFoundRow
+		if err := rows.Scan(&i.CorrelationID, &i.Pos); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const DeliveryLogByEvents = `-- name: DeliveryLogByEvents :many
+SELECT event_id, consumer, attempt, outcome, error, at, build, behind, since
+  FROM /*schema*/delivery_log WHERE event_id = ANY ($1::uuid[]) ORDER BY id
+`
+
+type DeliveryLogByEventsRow struct {
+	EventID  uuid.UUID
 	Consumer string
 	Attempt  int32
 	Outcome  string
 	Error    *string
 	At       time.Time
 	Build    string
+	Behind   *uuid.UUID
+	Since    *time.Time
 }
 
-func (q *Queries) DeliveryLogByEvent(ctx context.Context, db DBTX, eventID uuid.UUID) ([]DeliveryLogByEventRow, error) {
-	rows, err := db.Query(ctx, DeliveryLogByEvent, eventID)
+func (q *Queries) DeliveryLogByEvents(ctx context.Context, db DBTX, eventIds []uuid.UUID) ([]DeliveryLogByEventsRow, error) {
+	rows, err := db.Query(ctx, DeliveryLogByEvents, eventIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []DeliveryLogByEventRow{}
+	items := []DeliveryLogByEventsRow{}
 	for rows.Next() {
-		var i DeliveryLogByEventRow
+		var i DeliveryLogByEventsRow
 		if err := rows.Scan(
+			&i.EventID,
 			&i.Consumer,
 			&i.Attempt,
 			&i.Outcome,
 			&i.Error,
 			&i.At,
 			&i.Build,
+			&i.Behind,
+			&i.Since,
 		); err != nil {
 			return nil, err
 		}
@@ -55,16 +159,20 @@ func (q *Queries) DeliveryLogByEvent(ctx context.Context, db DBTX, eventID uuid.
 
 const EventPlaces = `-- name: EventPlaces :many
 SELECT 'relayed'::text AS state, 1 AS rank, e.pos AS n, e.pos AS pos, e.lane AS lane, e.id, e.type, e.key, e.data AS data, e.correlation_id,
-       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at
+       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at, ''::text AS error
   FROM /*schema*/events e WHERE e.id = $1
 UNION ALL
 SELECT 'outbox'::text AS state, 2 AS rank, o.seq AS n, 0::bigint AS pos, o.lane AS lane, o.id, o.type, o.key, o.data AS data, o.correlation_id,
-       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at
+       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at, ''::text AS error
   FROM /*schema*/outbox o WHERE o.id = $1
 UNION ALL
 SELECT 'scheduled'::text AS state, 3 AS rank, 0::bigint AS n, 0::bigint AS pos, 0::smallint AS lane, s.id, s.type, s.key, s.data AS data, s.correlation_id,
-       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at
+       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at, ''::text AS error
   FROM /*schema*/scheduled s WHERE s.id = $1
+UNION ALL
+SELECT 'quarantined'::text AS state, 4 AS rank, q.seq AS n, 0::bigint AS pos, 0::smallint AS lane, q.id, q.type, q.key, q.data AS data, q.correlation_id,
+       q.causation_id, q.source, q.schema_version, q.occurred_at AS occurred_at, q.not_before AS not_before, q.quarantined_at AS relayed_at, q.error AS error
+  FROM /*schema*/quarantine q WHERE q.id = $1
  ORDER BY rank, n LIMIT 1
 `
 
@@ -85,6 +193,7 @@ type EventPlacesRow struct {
 	OccurredAt    time.Time
 	NotBefore     *time.Time
 	RelayedAt     time.Time
+	Error         string
 }
 
 // Where an event is. One snapshot: one that moves on at this moment is in one place or the next, and not missed in both.
@@ -114,6 +223,7 @@ func (q *Queries) EventPlaces(ctx context.Context, db DBTX, id uuid.UUID) ([]Eve
 			&i.OccurredAt,
 			&i.NotBefore,
 			&i.RelayedAt,
+			&i.Error,
 		); err != nil {
 			return nil, err
 		}
@@ -127,16 +237,20 @@ func (q *Queries) EventPlaces(ctx context.Context, db DBTX, id uuid.UUID) ([]Eve
 
 const EventPlacesByCorrelation = `-- name: EventPlacesByCorrelation :many
 SELECT 'relayed'::text AS state, 1 AS rank, e.pos AS n, e.pos AS pos, e.lane AS lane, e.id, e.type, e.key, 'null'::jsonb AS data, e.correlation_id,
-       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at
+       e.causation_id, e.source, e.schema_version, e.occurred_at AS occurred_at, e.not_before AS not_before, e.relayed_at AS relayed_at, ''::text AS error
   FROM /*schema*/events e WHERE e.correlation_id = $2
 UNION ALL
 SELECT 'outbox'::text AS state, 2 AS rank, o.seq AS n, 0::bigint AS pos, o.lane AS lane, o.id, o.type, o.key, 'null'::jsonb AS data, o.correlation_id,
-       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at
+       o.causation_id, o.source, o.schema_version, o.occurred_at AS occurred_at, o.not_before AS not_before, o.occurred_at AS relayed_at, ''::text AS error
   FROM /*schema*/outbox o WHERE o.correlation_id = $2
 UNION ALL
 SELECT 'scheduled'::text AS state, 3 AS rank, 0::bigint AS n, 0::bigint AS pos, 0::smallint AS lane, s.id, s.type, s.key, 'null'::jsonb AS data, s.correlation_id,
-       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at
+       s.causation_id, s.source, s.schema_version, s.scheduled_at AS occurred_at, s.not_before AS not_before, s.scheduled_at AS relayed_at, ''::text AS error
   FROM /*schema*/scheduled s WHERE s.correlation_id = $2
+UNION ALL
+SELECT 'quarantined'::text AS state, 4 AS rank, q.seq AS n, 0::bigint AS pos, 0::smallint AS lane, q.id, q.type, q.key, 'null'::jsonb AS data, q.correlation_id,
+       q.causation_id, q.source, q.schema_version, q.occurred_at AS occurred_at, q.not_before AS not_before, q.quarantined_at AS relayed_at, q.error AS error
+  FROM /*schema*/quarantine q WHERE q.correlation_id = $2
  ORDER BY rank, n, not_before, id LIMIT $1
 `
 
@@ -162,6 +276,7 @@ type EventPlacesByCorrelationRow struct {
 	OccurredAt    time.Time
 	NotBefore     *time.Time
 	RelayedAt     time.Time
+	Error         string
 }
 
 // The same for all of a correlation id, without their data: in the order of the log, then as they will come.
@@ -191,6 +306,7 @@ func (q *Queries) EventPlacesByCorrelation(ctx context.Context, db DBTX, arg Eve
 			&i.OccurredAt,
 			&i.NotBefore,
 			&i.RelayedAt,
+			&i.Error,
 		); err != nil {
 			return nil, err
 		}
@@ -203,57 +319,68 @@ func (q *Queries) EventPlacesByCorrelation(ctx context.Context, db DBTX, arg Eve
 }
 
 const EventStates = `-- name: EventStates :many
-SELECT c.name AS consumer, c.kind, p.processed_at, k.pos AS cursor_pos,
-       h.reason, h.attempts, h.since, h.dead_at, h.settled_at, h.outcome,
-       w.since AS waiting_since, b.event_id AS behind,
-       d.id AS letter_id, d.state AS letter_state, coalesce(d.skipped, false)::boolean AS skipped
-  FROM /*schema*/consumers c
-  JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = $1
-  LEFT JOIN LATERAL (SELECT /*schema*/outbox_run(c.name, $1, $2) AS run) AS r ON true
-  LEFT JOIN /*schema*/processed_events p ON p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || r.run, '') AND p.event_id = $3
-  LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = $3
-  LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = $4 AND w.pos = $2
-  LEFT JOIN /*schema*/holds b ON b.consumer = w.consumer AND b.key = w.key
-  LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = $3
+SELECT a.event_id::uuid AS event_id, c.name AS consumer, c.kind, c.paused_at, p.processed_at,
+       h.reason, coalesce(h.attempts, 0)::integer AS attempts, h.since, h.dead_at, h.settled_at,
+       w.since AS waiting_since, coalesce(b.event_id, '00000000-0000-0000-0000-000000000000')::uuid AS behind,
+       coalesce((SELECT l.id FROM /*schema*/discarded_jobs l WHERE l.consumer = c.name AND l.event_id = b.event_id AND l.state = 'dead'), 0)::bigint AS behind_letter,
+       d.id AS letter_id, d.state AS letter_state, coalesce(d.skipped, false)::boolean AS skipped,
+       coalesce(j.state::text, '')::text AS job_state, j.scheduled_at AS next_at, coalesce(j.max_attempts - j.attempt, 0)::integer AS attempts_left
+  FROM (SELECT unnest($1::uuid[]) AS event_id, unnest($2::text[]) AS type, unnest($3::text[]) AS key,
+               unnest($4::smallint[]) AS lane, unnest($5::bigint[]) AS pos) AS a
+  CROSS JOIN /*schema*/consumers c
+  JOIN /*schema*/cursors k ON k.consumer = c.name AND k.lane = a.lane
+  LEFT JOIN LATERAL (SELECT /*schema*/outbox_run(c.name, a.lane, a.pos) AS run) AS r ON true
+  LEFT JOIN /*schema*/processed_events p ON p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || r.run, '') AND p.event_id = a.event_id
+  LEFT JOIN /*schema*/holds h ON h.consumer = c.name AND h.event_id = a.event_id
+  LEFT JOIN /*schema*/river_job j ON j.id = h.job_id AND h.settled_at IS NULL AND h.dead_at IS NULL
+        AND j.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+  LEFT JOIN /*schema*/waiting w ON w.consumer = c.name AND w.key = a.key AND w.pos = a.pos
+  LEFT JOIN LATERAL (SELECT o.event_id FROM /*schema*/holds o WHERE o.consumer = w.consumer AND o.key = w.key ORDER BY o.pos LIMIT 1) AS b ON true
+  LEFT JOIN /*schema*/discarded_jobs d ON d.consumer = c.name AND d.event_id = a.event_id
  WHERE EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = c.name AND ($2 > s.from_pos OR r.run IS NOT NULL) AND $5::text LIKE s.like_pattern)
+                WHERE s.consumer = c.name AND (a.pos > s.from_pos OR r.run IS NOT NULL) AND a.type LIKE s.like_pattern)
+    OR p.event_id IS NOT NULL OR h.event_id IS NOT NULL OR d.id IS NOT NULL
  ORDER BY c.name
 `
 
 type EventStatesParams struct {
-	Lane    int16
-	Pos     int64
-	EventID uuid.UUID
-	Key     string
-	Type    string
+	EventIds  []uuid.UUID
+	Types     []string
+	Keys      []string
+	Lanes     []int16
+	Positions []int64
 }
 
 type EventStatesRow struct {
+	EventID      uuid.UUID
 	Consumer     string
 	Kind         string
+	PausedAt     *time.Time
 	ProcessedAt  *time.Time
-	CursorPos    int64
 	Reason       *string
-	Attempts     *int32
+	Attempts     int32
 	Since        *time.Time
 	DeadAt       *time.Time
 	SettledAt    *time.Time
-	Outcome      *string
 	WaitingSince *time.Time
-	Behind       *uuid.UUID
+	Behind       uuid.UUID
+	BehindLetter int64
 	LetterID     *int64
 	LetterState  *string
 	Skipped      bool
+	JobState     string
+	NextAt       *time.Time
+	AttemptsLeft int32
 }
 
-// Where an event is for each consumer that subscribes to it.
+// Where each of the events is for each consumer that subscribes to it, or has had to do with it, and what its job, if it has one, is to do next.
 func (q *Queries) EventStates(ctx context.Context, db DBTX, arg EventStatesParams) ([]EventStatesRow, error) {
 	rows, err := db.Query(ctx, EventStates,
-		arg.Lane,
-		arg.Pos,
-		arg.EventID,
-		arg.Key,
-		arg.Type,
+		arg.EventIds,
+		arg.Types,
+		arg.Keys,
+		arg.Lanes,
+		arg.Positions,
 	)
 	if err != nil {
 		return nil, err
@@ -263,21 +390,25 @@ func (q *Queries) EventStates(ctx context.Context, db DBTX, arg EventStatesParam
 	for rows.Next() {
 		var i EventStatesRow
 		if err := rows.Scan(
+			&i.EventID,
 			&i.Consumer,
 			&i.Kind,
+			&i.PausedAt,
 			&i.ProcessedAt,
-			&i.CursorPos,
 			&i.Reason,
 			&i.Attempts,
 			&i.Since,
 			&i.DeadAt,
 			&i.SettledAt,
-			&i.Outcome,
 			&i.WaitingSince,
 			&i.Behind,
+			&i.BehindLetter,
 			&i.LetterID,
 			&i.LetterState,
 			&i.Skipped,
+			&i.JobState,
+			&i.NextAt,
+			&i.AttemptsLeft,
 		); err != nil {
 			return nil, err
 		}
@@ -287,4 +418,22 @@ func (q *Queries) EventStates(ctx context.Context, db DBTX, arg EventStatesParam
 		return nil, err
 	}
 	return items, nil
+}
+
+const LogReach = `-- name: LogReach :one
+SELECT s.head, r.floor, EXISTS (SELECT FROM /*schema*/events e WHERE e.id = ANY ($1::uuid[])) AS known
+  FROM /*schema*/relay_state s, /*schema*/retention r
+`
+
+type LogReachRow struct {
+	Head  int64
+	Floor int64
+	Known bool
+}
+
+func (q *Queries) LogReach(ctx context.Context, db DBTX, eventIds []uuid.UUID) (LogReachRow, error) {
+	row := db.QueryRow(ctx, LogReach, eventIds)
+	var i LogReachRow
+	err := row.Scan(&i.Head, &i.Floor, &i.Known)
+	return i, err
 }

@@ -189,12 +189,21 @@ INSERT INTO /*schema*/waiting (consumer, key, pos, event_id, lane, run)
 SELECT @consumer, w.key, w.pos, w.event_id, @lane, nullif(@run::bigint, 0)
   FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos, unnest(@event_ids::uuid[]) AS event_id) AS w;
 
--- name: WaitingDelete :exec
--- One probe for each: as a join it may be planned as a walk over all that waits, once for each of them.
-DELETE FROM /*schema*/waiting w
- WHERE w.ctid = ANY (ARRAY(
-    SELECT (SELECT i.ctid FROM /*schema*/waiting i WHERE i.consumer = @consumer AND i.key = gone.key AND i.pos = gone.pos)
-      FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos) AS gone));
+-- name: WaitingRelease :exec
+-- What waited goes on, and the delivery log says what it waited for. One probe for each: as a join it may be planned as a walk over all
+-- that waits, once for each of them.
+WITH gone AS (
+    DELETE FROM /*schema*/waiting w
+     WHERE w.ctid = ANY (ARRAY(
+        SELECT (SELECT i.ctid FROM /*schema*/waiting i WHERE i.consumer = @consumer AND i.key = g.key AND i.pos = g.pos)
+          FROM (SELECT unnest(@keys::text[]) AS key, unnest(@positions::bigint[]) AS pos) AS g))
+    RETURNING w.event_id, w.key, w.pos, w.since
+)
+INSERT INTO /*schema*/delivery_log (consumer, event_id, attempt, outcome, behind, since, build)
+SELECT @consumer, g.event_id, 0, 'waited', h.event_id, g.since, @build
+  FROM gone g
+  LEFT JOIN (SELECT unnest(@held_keys::text[]) AS key, unnest(@held_ids::uuid[]) AS event_id) AS h ON h.key = g.key
+ ORDER BY g.pos;
 
 -- name: HoldInsert :exec
 INSERT INTO /*schema*/holds (consumer, event_id, key, lane, pos, reason, attempts, job_id, run)

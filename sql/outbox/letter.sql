@@ -1,5 +1,5 @@
 -- name: LetterList :many
-SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state, skipped, replays, discarded_at, changed_at
+SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, fingerprint, state, skipped, replays, discarded_at, changed_at
   FROM /*schema*/discarded_jobs d
  WHERE d.id < @before_id
    AND (sqlc.narg(consumer)::text IS NULL OR d.consumer = sqlc.narg(consumer))
@@ -10,10 +10,34 @@ SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, state
    AND (sqlc.narg(since)::timestamptz IS NULL OR d.discarded_at >= sqlc.narg(since))
    AND (sqlc.narg(until)::timestamptz IS NULL OR d.discarded_at < sqlc.narg(until))
    AND (sqlc.narg(error)::text IS NULL OR strpos(lower(d.error), lower(sqlc.narg(error))) > 0)
+   AND (sqlc.narg(fingerprint)::text IS NULL OR d.fingerprint = sqlc.narg(fingerprint))
  ORDER BY d.id DESC LIMIT @most;
 
+-- name: LetterGroups :many
+-- Letters by what they died of, the most first: a group is a consumer and the shape of an error, of which the newest letter shows the words.
+SELECT g.consumer, g.fingerprint, /*schema*/outbox_error_shape(n.error)::text AS error, g.letters, g.oldest::timestamptz AS oldest,
+       g.newest::timestamptz AS newest, g.newest_id::bigint AS newest_id, g.types::text[] AS types
+  FROM (SELECT d.consumer, d.fingerprint, count(*) AS letters, min(d.discarded_at) AS oldest, max(d.discarded_at) AS newest, max(d.id) AS newest_id,
+               array_agg(DISTINCT d.type ORDER BY d.type) AS types
+          FROM /*schema*/discarded_jobs d
+         WHERE true
+           AND (sqlc.narg(consumer)::text IS NULL OR d.consumer = sqlc.narg(consumer))
+           AND (sqlc.narg(type)::text IS NULL OR d.type = sqlc.narg(type))
+           AND (sqlc.narg(key)::text IS NULL OR d.key = sqlc.narg(key))
+           AND (sqlc.narg(correlation_id)::text IS NULL OR d.correlation_id = sqlc.narg(correlation_id))
+           AND (sqlc.narg(state)::text IS NULL OR d.state = sqlc.narg(state))
+           AND (sqlc.narg(since)::timestamptz IS NULL OR d.discarded_at >= sqlc.narg(since))
+           AND (sqlc.narg(until)::timestamptz IS NULL OR d.discarded_at < sqlc.narg(until))
+           AND (sqlc.narg(error)::text IS NULL OR strpos(lower(d.error), lower(sqlc.narg(error))) > 0)
+           AND (sqlc.narg(fingerprint)::text IS NULL OR d.fingerprint = sqlc.narg(fingerprint))
+         GROUP BY d.consumer, d.fingerprint
+        HAVING (count(*), max(d.id)) < (@before_letters::bigint, @before_id::bigint)
+         ORDER BY letters DESC, newest_id DESC LIMIT @most) AS g
+  JOIN /*schema*/discarded_jobs n ON n.id = g.newest_id
+ ORDER BY g.letters DESC, g.newest_id DESC;
+
 -- name: LetterGet :one
-SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.state,
+SELECT d.id, d.consumer, d.event_id, d.type, d.key, d.lane, d.pos, d.data, d.correlation_id, d.attempts, d.errors, d.error, d.fingerprint, d.state,
        d.skipped, d.job_id, coalesce(d.run, 0)::bigint AS run, d.replays, d.discarded_at, d.changed_at,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = d.consumer AND w.key = d.key) AS waiting_count
   FROM /*schema*/discarded_jobs d WHERE d.id = @id;
@@ -56,6 +80,14 @@ ON CONFLICT (consumer, event_id) DO UPDATE
 
 -- name: AuditInsert :exec
 INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@actor, @action, @target, @reason, @detail);
+
+-- name: AuditList :many
+SELECT id, at, actor, action, target, reason, detail FROM /*schema*/audit a
+ WHERE a.id < @before_id
+   AND (sqlc.narg(actor)::text IS NULL OR a.actor = sqlc.narg(actor))
+   AND (sqlc.narg(action)::text IS NULL OR a.action = sqlc.narg(action))
+   AND (sqlc.narg(target)::text IS NULL OR a.target = sqlc.narg(target))
+ ORDER BY a.id DESC LIMIT @most;
 
 -- name: JobLive :one
 -- The unfinished deliver job of an event, if there is one.

@@ -1,0 +1,92 @@
+package main_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pgoutbox/pgoutbox/internal/testdb"
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+// plantLetters plants events 1 to n with a dead letter each, of keys of their own.
+func plantLetters(t *testing.T, pool *pgxpool.Pool, n int) {
+	t.Helper()
+	for _, sql := range []string{
+		`insert into consumers (name, kind) values ('billing', 'tx')`,
+		`insert into events (pos, seq, id, type, key, lane, data, correlation_id, source, schema_version, occurred_at)
+		 select i, i, gen_random_uuid(), 'user.signed_up', 'k' || i, hashtextextended('k' || i, 0) & 63, jsonb_build_object('n', i), 'corr-' || i, '', 1, now()
+		   from generate_series(1, $1) i`,
+		`insert into holds (consumer, event_id, key, lane, pos, reason, attempts, job_id) select 'billing', id, key, lane, pos, 'failed', 3, pos from events where $1 > 0`,
+		`insert into delivery_log (consumer, event_id, attempt, outcome, error) select 'billing', id, 3, 'failed', E'no account for \e[31m' || pos || E'\nat line 7' from events where $1 > 0`,
+		`select outbox_bury('billing', id, pos, null) from events where $1 > 0 order by pos`,
+	} {
+		var args []any
+		if strings.Contains(sql, "$1") {
+			args = []any{n}
+		}
+		_, err := pool.Exec(t.Context(), sql, args...)
+		require.NoError(t, err, sql)
+	}
+}
+
+// TestDLQ: what an operator does with dead letters from the command line.
+func TestDLQ(t *testing.T) {
+	t.Parallel()
+	pool := testdb.Pool(t)
+	url := pool.Config().ConnString()
+	plantLetters(t, pool, 3)
+
+	code, out, said := command(t, url, "dlq")
+	require.Equal(t, 0, code, said)
+	require.Equal(t, 4, strings.Count(out, "\n"))
+	require.Regexp(t, `(?m)^ID +DISCARDED +CONSUMER`, out)
+	require.NotContains(t, out, "\x1b", "what an error holds is not the terminal's business")
+	require.NotContains(t, out, "line 7")
+	_, out, _ = command(t, url, "dlq", "ls", "--limit=1", "--consumer=billing", "--error=NO ACCOUNT", "--since=2020-01-01T00:00:00Z")
+	require.Contains(t, out, "… and more")
+	_, out, _ = command(t, url, "dlq", "ls", "--json", "--key=k2")
+	var letter outbox.LetterSummary
+	require.NoError(t, json.Unmarshal([]byte(out), &letter))
+	require.Equal(t, "k2", letter.Key)
+	_, out, _ = command(t, url, "dlq", "groups")
+	require.Regexp(t, `(?m)^3 +billing +user.signed_up .* 3 +`+letter.Fingerprint+` +no account for`, out)
+	_, out, _ = command(t, url, "dlq", "ls", "--json", "--fingerprint", letter.Fingerprint)
+	require.Equal(t, 3, strings.Count(out, "\n"))
+
+	_, out, _ = command(t, url, "dlq", "show", "2")
+	require.Contains(t, out, `data: {"n": 2}`)
+	require.Contains(t, out, "line 7")
+	code, _, said = command(t, url, "dlq", "show", "9")
+	require.Equal(t, 1, code)
+	require.Contains(t, said, "no such dead letter")
+
+	code, _, said = command(t, url, "dlq", "dismiss", "1")
+	require.Equal(t, 1, code)
+	require.Contains(t, said, "--reason is required")
+	code, out, said = command(t, url, "dlq", "dismiss", "1", "--reason=a test", "--actor=anna")
+	require.Equal(t, 0, code, said)
+	require.Contains(t, out, "dead letter 1 is dismissed; 0 events")
+
+	data := filepath.Join(t.TempDir(), "data.json")
+	require.NoError(t, os.WriteFile(data, []byte(`{"n": 20}`), 0o600))
+	code, out, said = command(t, url, "dlq", "replay", "2", "--data", data, "--reason=it was another", "--actor=anna")
+	require.Equal(t, 0, code, said)
+	require.Contains(t, out, "dead letter 2 is being replayed by job ")
+	code, _, said = command(t, url, "dlq", "replay", "2")
+	require.Equal(t, 1, code)
+	require.Contains(t, said, "has the unfinished job ")
+	var kept string
+	require.NoError(t, pool.QueryRow(t.Context(), `select string_agg(actor || ' ' || action || ' ' || reason, ', ' order by id) from audit`).Scan(&kept))
+	require.Equal(t, "anna dismiss a test, anna replay it was another", kept)
+
+	for _, args := range [][]string{{"dlq", "ls", "--state=gone"}, {"dlq", "ls", "--since=yesterday"}, {"dlq", "show", "x"}, {"dlq", "replay", "1", "--data=/nowhere"}} {
+		code, _, _ = command(t, url, args...)
+		require.Equal(t, 2, code, args)
+	}
+}

@@ -1,0 +1,129 @@
+package handlers
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+func (a *admin) letters(c echo.Context) error {
+	q, f := letterQuery(c)
+	limit, before := q.number("limit", 50, 1, 100), q.number("cursor", 0, 1, 1<<62)
+	if err := q.problem(); err != nil {
+		return err
+	}
+	items, err := a.operator.Letters(c.Request().Context(), f, before, int(limit)+1)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, page(items, int(limit),
+		func(l outbox.LetterSummary) outbox.LetterSummary { return l },
+		func(l outbox.LetterSummary) string { return strconv.FormatInt(l.ID, 10) }))
+}
+
+// letterGroups are the dead letters of one cause each; where no state is asked for, of those that are dead.
+func (a *admin) letterGroups(c echo.Context) error {
+	q, f := letterQuery(c)
+	limit, cursor := q.number("limit", 50, 1, 100), q.text("cursor")
+	var after *outbox.LetterGroup
+	if cursor != "" {
+		after = &outbox.LetterGroup{}
+		if _, err := fmt.Sscanf(cursor, "%d.%d", &after.Letters, &after.NewestID); err != nil || groupCursor(*after) != cursor {
+			q.refuse("cursor", "must be a next_cursor that a page of this list gave")
+		}
+	}
+	if err := q.problem(); err != nil {
+		return err
+	}
+	if f.State == "" {
+		f.State = "dead"
+	}
+	items, err := a.operator.LetterGroups(c.Request().Context(), f, after, int(limit)+1)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, page(items, int(limit), func(g outbox.LetterGroup) outbox.LetterGroup { return g }, groupCursor))
+}
+
+func groupCursor(g outbox.LetterGroup) string { return fmt.Sprintf("%d.%d", g.Letters, g.NewestID) }
+
+// letterQuery reads the filter that the lists of letters have in common.
+func letterQuery(c echo.Context) (*query, outbox.LetterFilter) {
+	q := newQuery(c, "consumer", "type", "key", "correlation_id", "state", "since", "until", "error", "fingerprint", "limit", "cursor")
+	return q, outbox.LetterFilter{
+		Consumer: q.text("consumer"), Type: q.text("type"), Key: q.text("key"), CorrelationID: q.text("correlation_id"),
+		State: q.oneOf("state", "dead", "replaying", "replayed", "dismissed"), Error: q.text("error"), Fingerprint: q.text("fingerprint"),
+		Since: q.time("since"), Until: q.time("until"),
+	}
+}
+
+func (a *admin) letter(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	l, err := a.operator.Letter(c.Request().Context(), id)
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, l)
+}
+
+type replayBody struct {
+	Data   json.RawMessage `json:"data"`
+	Reason string          `json:"reason"`
+	Force  bool            `json:"force"`
+}
+
+// replay takes no body, or data to send in place of the event's own, and a reason, which data and force require.
+func (a *admin) replay(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	var body replayBody
+	if err := decodeOptional(c, &body); err != nil {
+		return err
+	}
+	if string(body.Data) == "null" {
+		body.Data = nil
+	}
+	if reasonTooLong(body.Reason) {
+		return invalid("/reason", "must be at most 1000 characters without NUL")
+	}
+	by := outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force}
+	job, err := a.operator.Replay(c.Request().Context(), id, body.Data, by)
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusAccepted, map[string]any{"id": id, "state": "replaying", "job_id": job})
+}
+
+func (a *admin) dismiss(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	if reasonTooLong(body.Reason) {
+		return invalid("/reason", "must be at most 1000 characters without NUL")
+	}
+	dismissed, err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason})
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, dismissed)
+}
+
+// letterID is the id in the path; what cannot be one is not found.
+func letterID(c echo.Context) (int64, error) { return pathNumber(c, "dead letter") }
