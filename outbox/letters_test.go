@@ -20,7 +20,10 @@ func TestErrorsOfOneCauseHaveOneShape(t *testing.T) {
 	for _, c := range []struct{ shape, error string }{
 		{"# is broken", "17 is broken"},
 		{"user <id> has no plan", "user 0190e2a4-7b1c-7def-8123-0123456789ab has no plan"},
-		{"mailbox …@… is full (#)", "mailbox ada.lovelace+x@example.com is full (552)"},
+		{"mailbox …@… is full (552 #.#.#)", "mailbox ada.lovelace+x@example.com is full (552 5.2.2)"},
+		{"order # of # in v#", "order 4511 of 399 in v404"},
+		{"ERROR: deadlock detected (SQLSTATE 40P01) after #s", "ERROR: deadlock detected (SQLSTATE 40P01) after 17s"},
+		{"ERROR: too late (SQLSTATE 57014)", "ERROR: too late (SQLSTATE 57014)"},
 		{`no product "…"`, `no product "hand grinder"`},
 		{`no product "…" or "…"`, "no product 'a' or `b`"},
 		{"at <hex>: #.#s", "at 0xc00012f3a8: 1.5s"},
