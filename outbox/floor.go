@@ -34,15 +34,15 @@ func (f *floor) from(now time.Time) int64 {
 	return f.above
 }
 
-// moved takes note of a committed move of some rows, the last of them seq, that found no more (unless it was full), and
+// moved takes note of a committed move of some rows, the last of them seq, that looked at all there were (unless it was bounded), and
 // whose transaction had that id.
-func (f *floor) moved(t outboxdb.RelayTurnRow, full bool, seq, id int64) {
+func (f *floor) moved(t outboxdb.RelayTurnRow, bounded bool, seq, id int64) {
 	if !t.ServerStart.Equal(f.server) || t.Drawn < f.above {
 		// Another server, which may know of less: what was true of the old one is not of this.
 		*f = floor{server: t.ServerStart}
 	}
 	if f.id != 0 && t.RunningFrom >= f.id {
-		if full && seq < f.drawn {
+		if bounded && seq < f.drawn {
 			f.above = max(f.above, seq)
 			return
 		}

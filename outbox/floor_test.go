@@ -58,3 +58,43 @@ func TestLateCommitUnderTheFloor(t *testing.T) {
 		})
 	}
 }
+
+// TestRowThatGoesWhileItIsMoved: a batch that moved less than it could, because somebody deleted one of its rows at that moment, has not looked
+// at what comes after it.
+func TestRowThatGoesWhileItIsMoved(t *testing.T) {
+	t.Parallel()
+	const batch = 5000
+	r := handled(t, func(context.Context, pgx.Tx, outbox.Received[note]) error { return nil })
+	r.exec(`select outbox_append('note.taken', 'k' || i % 10, '{"n": 1}') from generate_series(1, $1::int) i`, 2*batch+2000)
+	begin := func(sql string, args ...any) pgx.Tx {
+		t.Helper()
+		tx, err := r.pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+		return tx
+	}
+	first := begin(`select from outbox where seq = 10 for update`)
+	stop := r.startRelay()
+	r.blocked(1)
+	// The relay's lock keeps the second batch from its beginning.
+	between, err := r.pool.Begin(t.Context())
+	require.NoError(t, err)
+	locked := make(chan error, 1)
+	go func() {
+		_, err := between.Exec(t.Context(), `select pg_advisory_xact_lock((tableoid::bigint - 2147483648)::integer, 0) from relay_state`)
+		locked <- err
+	}()
+	r.blocked(2)
+	require.NoError(t, first.Rollback(t.Context()))
+	require.NoError(t, <-locked)
+	r.holds(`select count(*) = $1 from events`, batch)
+	gone := begin(`delete from outbox where seq = $1`, batch+2000)
+	require.NoError(t, between.Commit(t.Context()))
+	r.until(`select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'transactionid')`)
+	require.NoError(t, gone.Commit(t.Context()))
+	r.append("k1", 2)
+	r.until(`select count(*) = $1 from events`, 2*batch+2000)
+	require.NoError(t, stop())
+	r.holds(`select bool_and(ordered) from (select seq > lag(seq, 1, 0::bigint) over (partition by key order by pos) as ordered from events) o`)
+}

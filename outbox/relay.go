@@ -305,7 +305,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 		r.wakes.appeared(now, row.Lane, row.Type, row.Pos, row.Events)
 	}
 	if only == 0 && moved > 0 {
-		r.floor.moved(turn, moved >= r.batch, last, id)
+		r.floor.moved(turn, rows[0].Bounded, last, id)
 	}
 	r.wakes.backlog = moved >= relayBatch
 	r.head = turn.Head + int64(moved)

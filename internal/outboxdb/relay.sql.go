@@ -301,12 +301,13 @@ func (q *Queries) RelayMakeProcessedPartitions(ctx context.Context, db DBTX, wee
 }
 
 const RelayMove = `-- name: RelayMove :many
-WITH moved AS (
+WITH bound AS (
+    SELECT (SELECT a.seq FROM /*schema*/outbox a WHERE a.seq > $1::bigint ORDER BY a.seq LIMIT 1 OFFSET $2- 1) AS seq
+), moved AS (
     DELETE FROM /*schema*/outbox o
      WHERE current_setting('pgoutbox.turn', true) = 'move'
        AND o.seq > $1::bigint
-       AND o.seq <= coalesce((SELECT a.seq FROM /*schema*/outbox a
-                               WHERE a.seq > $1::bigint ORDER BY a.seq LIMIT 1 OFFSET $2- 1), 9223372036854775807)
+       AND o.seq <= coalesce((SELECT b.seq FROM bound b), 9223372036854775807)
        AND ($3::bigint = 0 OR o.seq = $3::bigint)
        AND (NOT $4::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
     RETURNING seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before
@@ -322,7 +323,8 @@ WITH moved AS (
       FROM moved m ORDER BY m.lane, m.seq
     RETURNING lane, type, pos, seq
 )
-SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events FROM logged GROUP BY lane, type
+SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events, ((SELECT b.seq FROM bound b) IS NOT NULL)::boolean AS bounded
+  FROM logged GROUP BY lane, type
 `
 
 type RelayMoveParams struct {
@@ -333,16 +335,18 @@ type RelayMoveParams struct {
 }
 
 type RelayMoveRow struct {
-	Lane   int16
-	Type   string
-	Pos    int64
-	Seq    int64
-	Events int64
+	Lane    int16
+	Type    string
+	Pos     int64
+	Seq     int64
+	Events  int64
+	Bounded bool
 }
 
 // The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
 // keys itself, because a row of theirs may be committed after the statement that would have set it aside.
-// A batch is a range of numbers, which is walked once: where it ends is read from the same snapshot. Rows are written lane by
+// A batch is a range of numbers, which is walked once: where it ends is read from the same snapshot, and told. How many rows it moved does not
+// tell whether there are more: one that somebody deletes at this moment, or whose key is quarantined, is not moved. Rows are written lane by
 // lane, because that is how they are read: a drain finds its events of a batch side by side and not one to a page.
 func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) ([]RelayMoveRow, error) {
 	rows, err := db.Query(ctx, RelayMove,
@@ -364,6 +368,7 @@ func (q *Queries) RelayMove(ctx context.Context, db DBTX, arg RelayMoveParams) (
 			&i.Pos,
 			&i.Seq,
 			&i.Events,
+			&i.Bounded,
 		); err != nil {
 			return nil, err
 		}

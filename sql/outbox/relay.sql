@@ -60,14 +60,16 @@ SELECT coalesce(min(seq), 0)::bigint FROM /*schema*/outbox;
 -- name: RelayMove :many
 -- The one writer of the log. Numbers and rows move in one statement: no crash can part them. It looks past quarantined
 -- keys itself, because a row of theirs may be committed after the statement that would have set it aside.
--- A batch is a range of numbers, which is walked once: where it ends is read from the same snapshot. Rows are written lane by
+-- A batch is a range of numbers, which is walked once: where it ends is read from the same snapshot, and told. How many rows it moved does not
+-- tell whether there are more: one that somebody deletes at this moment, or whose key is quarantined, is not moved. Rows are written lane by
 -- lane, because that is how they are read: a drain finds its events of a batch side by side and not one to a page.
-WITH moved AS (
+WITH bound AS (
+    SELECT (SELECT a.seq FROM /*schema*/outbox a WHERE a.seq > @above::bigint ORDER BY a.seq LIMIT 1 OFFSET @batch - 1) AS seq
+), moved AS (
     DELETE FROM /*schema*/outbox o
      WHERE current_setting('pgoutbox.turn', true) = 'move'
        AND o.seq > @above::bigint
-       AND o.seq <= coalesce((SELECT a.seq FROM /*schema*/outbox a
-                               WHERE a.seq > @above::bigint ORDER BY a.seq LIMIT 1 OFFSET @batch - 1), 9223372036854775807)
+       AND o.seq <= coalesce((SELECT b.seq FROM bound b), 9223372036854775807)
        AND (@only_seq::bigint = 0 OR o.seq = @only_seq::bigint)
        AND (NOT @quarantine::boolean OR NOT EXISTS (SELECT FROM /*schema*/quarantine q WHERE q.key = o.key))
     RETURNING *
@@ -83,7 +85,8 @@ WITH moved AS (
       FROM moved m ORDER BY m.lane, m.seq
     RETURNING lane, type, pos, seq
 )
-SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events FROM logged GROUP BY lane, type;
+SELECT lane, type, max(pos)::bigint AS pos, max(seq)::bigint AS seq, count(*) AS events, ((SELECT b.seq FROM bound b) IS NOT NULL)::boolean AS bounded
+  FROM logged GROUP BY lane, type;
 
 -- name: RelayQuarantineKeys :execrows
 -- The later rows of keys that have a row in quarantine follow it there, so that none overtakes it.
