@@ -13,7 +13,7 @@ import (
 
 // consumersCommand is outbox consumers. It works on the database, and needs no running service.
 type consumersCommand struct {
-	Ls          consumersLs          `cmd:"" default:"1" help:"Lag, oldest age, held keys and what is paused. The default."`
+	Ls          consumersLs          `cmd:"" default:"withargs" help:"Lag, oldest age, held keys and what is paused. The default."`
 	Pause       consumersPause       `cmd:"" help:"Stop a consumer at the end of its running batches."`
 	Resume      consumersResume      `cmd:"" help:"Let a paused consumer go on."`
 	Backfill    consumersBackfill    `cmd:"" help:"Run a consumer again over a part of the log, as after a repair of its code."`
@@ -40,13 +40,18 @@ func (b by) action(force bool) outbox.Action {
 	return outbox.Action{Actor: actor, Reason: b.Reason, Force: force}
 }
 
-type consumersLs struct{}
+type consumersLs struct {
+	JSON bool `help:"Print the consumers as JSON, one a line."`
+}
 
-func (consumersLs) Run(ctx context.Context) error {
+func (c consumersLs) Run(ctx context.Context) error {
 	return operate(ctx, func(o *outbox.Operator) error {
 		all, err := o.Consumers(ctx)
 		if err != nil {
 			return err
+		}
+		if c.JSON {
+			return printLines(os.Stdout, all)
 		}
 		t := table("CONSUMER", "KIND", "LAG", "OLDEST", "IN FLIGHT", "HELD KEYS", "WAITING", "DEAD", "")
 		for _, c := range all {
@@ -144,15 +149,22 @@ func progress(s outbox.BackfillStatus) string {
 
 type consumersBackfills struct {
 	Name string `arg:"" help:"The consumer."`
+	JSON bool   `help:"Print the backfills as JSON, one a line."`
 }
 
 func (c consumersBackfills) Run(ctx context.Context) error {
 	return operate(ctx, func(o *outbox.Operator) error {
 		all, err := o.Backfills(ctx, c.Name)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printLines(os.Stdout, all)
+		}
 		for _, s := range all {
 			fmt.Println(progress(s))
 		}
-		return err
+		return nil
 	})
 }
 

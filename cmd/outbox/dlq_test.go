@@ -54,6 +54,12 @@ func TestDLQ(t *testing.T) {
 	var letter outbox.LetterSummary
 	require.NoError(t, json.Unmarshal([]byte(out), &letter))
 	require.Equal(t, "k2", letter.Key)
+	_, out, _ = command(t, url, "consumers", "--json")
+	var consumer outbox.ConsumerStatus
+	require.NoError(t, json.Unmarshal([]byte(out), &consumer))
+	require.EqualValues(t, 3, consumer.Dead)
+	_, out, _ = command(t, url, "consumers")
+	require.Regexp(t, `(?m)^billing +tx +0 +0s +0 +3 +0 +3$`, out)
 	_, out, _ = command(t, url, "dlq", "groups")
 	require.Regexp(t, `(?m)^3 +billing +user.signed_up .* 3 +`+letter.Fingerprint+` +no account for`, out)
 	_, out, _ = command(t, url, "dlq", "ls", "--json", "--fingerprint", letter.Fingerprint)
