@@ -72,7 +72,7 @@ func (c dlqLs) Run(ctx context.Context) error {
 			return err
 		}
 		if more {
-			fmt.Printf("… and more: --limit shows them, and outbox dlq groups counts them\n")
+			fmt.Println("… and more: --limit shows them, and outbox dlq groups counts them")
 		}
 		return nil
 	})
@@ -118,10 +118,13 @@ func (c dlqShow) Run(ctx context.Context) error {
 			return printLines(os.Stdout, []*outbox.Letter{l})
 		}
 		fmt.Printf("dead letter %d of %s: %s, after %d attempts and %d replays\n", l.ID, l.Consumer, l.State, l.Attempts, l.Replays)
-		fmt.Printf("event %s  %s  key %s  correlation id %s\n", l.EventID, l.Type, l.Key, l.CorrelationID)
+		fmt.Printf("event %s  %s  key %s  correlation id %s\n", l.EventID, l.Type, printable(l.Key), l.CorrelationID)
 		fmt.Printf("data: %s\n", l.Data)
 		for _, e := range l.Errors {
-			fmt.Printf("%s  attempt %d: %s\n", e.At.UTC().Format(time.DateTime), e.Attempt, e.Error)
+			fmt.Printf("%s  attempt %d:\n", e.At.UTC().Format(time.DateTime), e.Attempt)
+			for line := range strings.Lines(e.Error) {
+				fmt.Printf("  %s\n", printable(strings.TrimRight(line, "\n")))
+			}
 		}
 		fmt.Printf("waiting behind it: %d\n", l.WaitingCount)
 		return nil

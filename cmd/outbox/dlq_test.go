@@ -19,11 +19,12 @@ func plantLetters(t *testing.T, pool *pgxpool.Pool, n int) {
 	t.Helper()
 	for _, sql := range []string{
 		`insert into consumers (name, kind) values ('billing', 'tx')`,
+		`insert into cursors (consumer, lane, pos) select 'billing', n, 100 from generate_series(0, 63) n`,
 		`insert into events (pos, seq, id, type, key, lane, data, correlation_id, source, schema_version, occurred_at)
 		 select i, i, gen_random_uuid(), 'user.signed_up', 'k' || i, hashtextextended('k' || i, 0) & 63, jsonb_build_object('n', i), 'corr-' || i, '', 1, now()
 		   from generate_series(1, $1) i`,
 		`insert into holds (consumer, event_id, key, lane, pos, reason, attempts, job_id) select 'billing', id, key, lane, pos, 'failed', 3, pos from events where $1 > 0`,
-		`insert into delivery_log (consumer, event_id, attempt, outcome, error) select 'billing', id, 3, 'failed', E'no account for \e[31m' || pos || E'\nat line 7' from events where $1 > 0`,
+		`insert into delivery_log (consumer, event_id, attempt, outcome, error) select 'billing', id, 3, 'failed', E'no account for \x1b[31m' || pos || E'\nat line 7' from events where $1 > 0`,
 		`select outbox_bury('billing', id, pos, null) from events where $1 > 0 order by pos`,
 	} {
 		var args []any
@@ -67,7 +68,11 @@ func TestDLQ(t *testing.T) {
 
 	_, out, _ = command(t, url, "dlq", "show", "2")
 	require.Contains(t, out, `data: {"n": 2}`)
-	require.Contains(t, out, "line 7")
+	require.Contains(t, out, "\n  at line 7\n")
+	require.NotContains(t, out, "\x1b")
+	_, out, _ = command(t, url, "trace", "corr-2")
+	require.Contains(t, out, "no account for")
+	require.NotContains(t, out, "\x1b")
 	code, _, said = command(t, url, "dlq", "show", "9")
 	require.Equal(t, 1, code)
 	require.Contains(t, said, "no such dead letter")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -24,13 +25,7 @@ func table(columns ...string) *textTable {
 func (t *textTable) row(cells ...any) {
 	text := make([]string, len(cells))
 	for i, c := range cells {
-		// What came from outside may hold anything: a tab would be a column, and an escape sequence the terminal's business.
-		text[i] = strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f {
-				return ' '
-			}
-			return r
-		}, fmt.Sprint(c))
+		text[i] = printable(fmt.Sprint(c))
 	}
 	t.lines = append(t.lines, strings.Join(text, "\t"))
 }
@@ -70,6 +65,17 @@ func terminalWidth(w io.Writer) int {
 		return 0
 	}
 	return width
+}
+
+// printable makes a line of text that came from outside fit to be printed: a tab would be a column, a line end a line of somebody else's, and
+// an escape sequence the terminal's business.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func firstLine(text string) string {

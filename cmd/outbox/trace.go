@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,7 +63,7 @@ func (c traceCommand) Run(ctx context.Context) error {
 
 func (c traceCommand) print(w io.Writer, t outbox.Timeline) error {
 	if c.JSON {
-		return json.NewEncoder(w).Encode(t)
+		return printLines(w, []outbox.Timeline{t})
 	}
 	_, err := io.WriteString(w, timeline(t))
 	return err
@@ -78,12 +77,12 @@ func timeline(t outbox.Timeline) string {
 	if request == "" {
 		request = "a producer without a name"
 	}
-	fmt.Fprintf(&b, "%s  began with %s at %s\n", t.CorrelationID, request, t.From.Format("2006-01-02 15:04:05.000 UTC"))
+	fmt.Fprintf(&b, "%s  began with %s at %s\n", t.CorrelationID, printable(request), t.From.Format("2006-01-02 15:04:05.000 UTC"))
 	for _, e := range t.Events {
 		indent := strings.Repeat("  ", e.Depth)
-		fmt.Fprintf(&b, "%s  %s%s  %s  key %s", since(e.OccurredAt), indent, e.Type, e.ID, e.Key)
+		fmt.Fprintf(&b, "%s  %s%s  %s  key %s", since(e.OccurredAt), indent, e.Type, e.ID, printable(e.Key))
 		if e.Source != "" && e.Depth > 0 {
-			fmt.Fprintf(&b, "  from %s", e.Source)
+			fmt.Fprintf(&b, "  from %s", printable(e.Source))
 		}
 		if e.State != "relayed" {
 			fmt.Fprintf(&b, "  (%s)", e.State)
@@ -97,7 +96,7 @@ func timeline(t outbox.Timeline) string {
 			if d.ProcessedAt != nil {
 				at = since(*d.ProcessedAt)
 			}
-			fmt.Fprintf(&b, "%s  %s    %s: %s\n", at, indent, d.Consumer, d.Explanation)
+			fmt.Fprintf(&b, "%s  %s    %s: %s\n", at, indent, d.Consumer, printable(d.Explanation))
 		}
 	}
 	if t.More {
@@ -113,7 +112,7 @@ func timeline(t outbox.Timeline) string {
 		if who == "" {
 			who = "the event"
 		}
-		fmt.Fprintf(&b, "  %s of %s is %s: %s\n", who, o.Type, strings.ReplaceAll(o.State, "_", " "), o.Explanation)
+		fmt.Fprintf(&b, "  %s of %s is %s: %s\n", who, o.Type, strings.ReplaceAll(o.State, "_", " "), printable(o.Explanation))
 	}
 	return b.String()
 }
@@ -127,8 +126,8 @@ func attempt(a outbox.AttemptRecord) string {
 	if a.Behind != nil {
 		said += " behind event " + a.Behind.String()
 	}
-	if first, _, _ := strings.Cut(a.Error, "\n"); first != "" {
-		said += ": " + first
+	if line := firstLine(a.Error); line != "" {
+		said += ": " + printable(line)
 	}
 	return said
 }
