@@ -29,6 +29,9 @@ type Schema string
 // Inside a handler, through the handler's own tx, events are kept back and written together when its transaction ends. In a
 // backfill they are checked and then left unwritten, unless it was begun with Backfill.Appends.
 //
+// Where ctx has a span, the events belong to its trace, unless they bring a trace context of their own: what becomes of them is shown
+// below a span of this call, or, where ctx's is not recorded, below that one. A span stays also when tx is rolled back.
+//
 // An event that cannot be stored is refused with an *InvalidEventError before anything is written; tx stays usable.
 func Append(ctx context.Context, tx pgx.Tx, event Event, more ...Event) (uuid.UUID, error) {
 	return Schema("").Append(ctx, tx, event, more...)
@@ -49,7 +52,7 @@ func (s Schema) Append(ctx context.Context, tx pgx.Tx, event Event, more ...Even
 }
 
 // AppendAll is the package's AppendAll for the tables in this schema.
-func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uuid.UUID, error) {
+func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) (ids []uuid.UUID, err error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
@@ -59,7 +62,12 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 	d := deliveryFrom(ctx)
 	by := producer(ctx, d)
 	rows := make([]stored, len(events))
-	ids := make([]uuid.UUID, len(events))
+	ids = make([]uuid.UUID, len(events))
+	var span appendSpan
+	if d == nil || !d.muted {
+		span = startAppend(ctx, events)
+		defer func() { span.end(rows, err) }()
+	}
 	for i, e := range events {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -73,6 +81,9 @@ func (s Schema) AppendAll(ctx context.Context, tx pgx.Tx, events ...Event) ([]uu
 		}
 		if e.Source == "" {
 			e.Source = by
+		}
+		if e.TraceParent == "" {
+			e.TraceParent = span.traceParent
 		}
 		if rows[i], err = e.encode(id); err != nil {
 			return nil, err

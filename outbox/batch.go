@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
@@ -43,6 +44,7 @@ type item struct {
 	err       error
 	chunk     int // the first item of its savepoint
 	marks     int // how much was appended before that
+	trace     *eventTrace
 }
 
 // batch is one transaction of a drain.
@@ -61,6 +63,7 @@ type batch struct {
 	full     bool           // there may be more right behind
 	pending  bool           // and so it was seen after the commit
 	done     int            // how many events the batch got to
+	span     trace.Span     // nil: none of its events is traced
 	counts   [parked + 1]int
 }
 
@@ -115,6 +118,7 @@ func (i *item) hold(held int32) {
 func (b *batch) run(ctx context.Context) error {
 	failpoint.At(failpoint.DrainFetchAfter)
 	b.held, b.keys = map[string]int{}, map[string]bool{}
+	b.startSpans(ctx)
 	if b.probe {
 		if err := b.findProcessed(ctx); err != nil {
 			return err

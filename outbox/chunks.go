@@ -154,7 +154,11 @@ func (c *chunks) unit(first int) (members []int, next int) {
 func (c *chunks) invoke(ctx context.Context, members []int) error {
 	first := &c.items[members[0]]
 	if c.c.set == nil {
-		ctx, cancel := context.WithTimeout(withDelivery(ctx, c.c, first, c.tx), c.c.Timeout)
+		ctx = withDelivery(ctx, c.c, first, c.tx)
+		if c.span != nil || first.trace != nil {
+			ctx = c.startEvent(ctx, first)
+		}
+		ctx, cancel := context.WithTimeout(ctx, c.c.Timeout)
 		defer cancel()
 		return guard(func() error { return c.c.tx(ctx, c.tx, first, 1) })
 	}
@@ -162,7 +166,7 @@ func (c *chunks) invoke(ctx context.Context, members []int) error {
 	for n, i := range members {
 		events[n] = &c.items[i]
 	}
-	ctx, cancel := context.WithTimeout(withSet(ctx, c.c, c.tx, first.muted), c.c.Timeout)
+	ctx, cancel := context.WithTimeout(c.startSet(withSet(ctx, c.c, c.tx, first.muted), events), c.c.Timeout)
 	defer cancel()
 	return guard(func() error { return c.c.set(ctx, c.tx, events, 1) })
 }

@@ -60,12 +60,12 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 		return &RetryLaterError{time.Second, err}
 	}
 	failpoint.At(failpoint.DeliverClaimAfter)
-	ctx, cancel := context.WithTimeout(WithCorrelationID(ctx, d.event.CorrelationID), c.Timeout)
+	ctx, cancel := context.WithTimeout(d.startSpan(WithCorrelationID(ctx, d.event.CorrelationID)), c.Timeout)
 	defer cancel()
 	err = d.attempt(ctx)
 	switch {
 	case err == nil:
-		d.logDelivery("applied", nil)
+		d.ended(d.outcome, nil)
 		if d.appended {
 			Wake()
 		}
@@ -73,7 +73,7 @@ func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, even
 		wakeWaiting(eventID)
 		return nil
 	case errors.Is(err, errFenced):
-		d.logDelivery("fenced", nil)
+		d.ended("fenced", nil)
 		return nil
 	}
 	return d.failed(err)
@@ -95,6 +95,8 @@ type attempt struct {
 	n         int32 // the how-manieth attempt this is
 	recording bool  // the outside was called, and it is in the database that the attempt is now
 	appended  bool  // the handler appended events
+	outcome   string
+	trace     *eventTrace
 }
 
 // claim begins the attempt: a new token fences off every earlier one.
@@ -241,7 +243,7 @@ func (d *attempt) settle(ctx context.Context, outcome string, work record) error
 	}
 	tx.commits()
 	failpoint.At(failpoint.DeliverCommitAfter)
-	d.appended = len(ht.appended) > 0
+	d.outcome, d.appended = outcome, len(ht.appended) > 0
 	return nil
 }
 
@@ -258,7 +260,7 @@ func (d *attempt) work(ctx context.Context, ht *handlerTx, work record) error {
 
 // failed records the attempt's error. It uses a context of its own: the attempt's may be what failed it.
 func (d *attempt) failed(cause error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(d.trace.in(context.Background()), 10*time.Second)
 	defer cancel()
 	// What broke in the database is no failed event: the attempt is given back, a few times.
 	free := transient(cause) && (d.c.Kind == KindTx || d.recording)
@@ -281,18 +283,20 @@ func (d *attempt) failed(cause error) error {
 	})
 	switch {
 	case errors.Is(err, errFenced):
-		d.logDelivery("fenced", cause)
+		d.ended("fenced", cause)
 		return nil
 	case err != nil:
 		// Nothing is recorded: the job stays as it is, or fails, and the rescue or River's retry goes on.
-		d.log.Error("delivery: the failure could not be recorded", "consumer", d.c.Name, "event_id", d.eventID, "error", err)
+		d.trace.end("unrecorded", cause)
+		d.log.ErrorContext(ctx, "delivery: the failure could not be recorded", "consumer", d.c.Name, "event_id", d.eventID, "error", err)
 		return &RetryLaterError{time.Second, cause}
 	}
 	failpoint.At(failpoint.DeliverFailAfter)
 	if !counted {
+		d.trace.end("given_back", cause)
 		return &RetryLaterError{time.Second, cause}
 	}
-	d.logDelivery("failed", cause)
+	d.ended("failed", cause)
 	return &scrubbedError{cause}
 }
 
@@ -302,14 +306,17 @@ type scrubbedError struct{ cause error }
 func (e *scrubbedError) Error() string { return scrub(e.cause.Error()) }
 func (e *scrubbedError) Unwrap() error { return e.cause }
 
-func (d *attempt) logDelivery(outcome string, cause error) {
+// ended says what became of the attempt, in a log line and in its span.
+func (d *attempt) ended(outcome string, cause error) {
+	ctx := d.trace.in(context.Background())
+	d.trace.end(outcome, cause)
 	args := []any{
 		"consumer", d.c.Name, "event_id", d.eventID, "type", d.event.Type, "correlation_id", d.event.CorrelationID,
 		"attempt", d.n, "outcome", outcome, "duration_ms", float64(time.Since(d.began).Microseconds()) / 1000,
 	}
 	if cause != nil {
-		d.log.Warn("delivery", append(args, "error", scrub(cause.Error()))...)
+		d.log.WarnContext(ctx, "delivery", append(args, "error", scrub(cause.Error()))...)
 		return
 	}
-	d.log.Info("delivery", args...)
+	d.log.InfoContext(ctx, "delivery", args...)
 }

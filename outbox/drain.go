@@ -289,6 +289,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	} else {
 		err = b.release(ctx, limit)
 	}
+	b.endSpans(err)
 	if err != nil {
 		return false, err
 	}

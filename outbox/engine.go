@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
@@ -36,6 +37,9 @@ type Config struct {
 	Logger *slog.Logger
 	// LogDeliveries logs every delivery and not only the failed ones.
 	LogDeliveries bool
+	// TracerProvider makes the spans of relay, drains and deliveries, of events whose producers were traced. Default: none are made. The
+	// global one is not looked for, so that it is said where the engine is made whether it is traced: otel.GetTracerProvider() is it.
+	TracerProvider trace.TracerProvider
 	// Build names the running code in the records of attempts.
 	Build string
 	// DrainHere, when not nil, drains a lane in the background of this process, without a job, and returns true, or
@@ -93,6 +97,7 @@ type Engine struct {
 	schema Schema
 	q      *outboxdb.Queries
 	log    *slog.Logger
+	tracer trace.Tracer // nil: there are no spans
 	paces  sync.Map     // of *pace, by consumer
 	busyAt atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
 }
@@ -115,7 +120,11 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger}
+	e := &Engine{pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger}
+	if cfg.TracerProvider != nil {
+		e.tracer = cfg.TracerProvider.Tracer(scope)
+	}
+	return e
 }
 
 // Each transaction of the engine says its isolation and its bounds itself: what a server, a role or a pooler has set

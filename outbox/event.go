@@ -39,7 +39,7 @@ type Event struct {
 	CorrelationID string
 	// CausationID is the event that caused this one. Zero: inside a handler, the event being handled.
 	CausationID uuid.UUID
-	// TraceParent is the W3C trace context of the producer, or empty.
+	// TraceParent is the W3C trace context of the producer. Empty: that of the context's span, where it has one (Append).
 	TraceParent string
 	// Source names the producer, for people who read the log. At most 127 bytes. Empty: in a handler its consumer, else what WithSource says.
 	Source string
@@ -74,14 +74,14 @@ type Received[T any] struct {
 	Backfill int64
 }
 
-// Context returns a context whose appended events carry this event's correlation id and name it as their cause. In a
-// handler of single events the context it is called with does so already.
+// Context returns a context whose appended events carry this event's correlation id, name it as their cause and, where the handler is
+// traced, belong to its trace. In a handler of single events the context it is called with does so already.
 func (r Received[T]) Context(ctx context.Context) context.Context {
 	d := delivery{eventID: r.ID}
 	if outer := deliveryFrom(ctx); outer != nil {
 		d.tx, d.muted = outer.tx, outer.muted
 	}
-	return context.WithValue(WithCorrelationID(ctx, r.CorrelationID), deliveryKey{}, &d)
+	return context.WithValue(withTrace(WithCorrelationID(ctx, r.CorrelationID), r.TraceParent), deliveryKey{}, &d)
 }
 
 // InvalidEventError says which field of an event an Append refused. Nothing was written.

@@ -156,7 +156,7 @@ func (e *Engine) logAttempt(ctx context.Context, db outboxdb.DBTX, consumer stri
 }
 
 func (b *batch) logFailed(it *item, buried bool) {
-	b.log.Warn("delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
+	b.log.WarnContext(it.trace.in(context.Background()), "delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
 		"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", "failed", "dead", buried, "error", scrub(it.err.Error()))
 }
 
@@ -172,7 +172,7 @@ func (b *batch) logDone(took time.Duration) {
 	if b.cfg.LogDeliveries {
 		for i := range b.items[:b.done] {
 			if it := &b.items[i]; it.outcome == applied || it.outcome == duplicate {
-				b.log.Info("delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
+				b.log.InfoContext(it.trace.in(context.Background()), "delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
 					"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", it.outcome.String())
 			}
 		}

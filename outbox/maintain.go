@@ -21,12 +21,16 @@ func (e *Engine) Maintain(ctx context.Context) error {
 	defer cancel()
 	// Each in a transaction of its own: what one cannot mend must not keep the others from their work.
 	var errs []error
+	var dead []outboxdb.DeliverAttemptsRow
 	for _, step := range []struct {
 		name string
 		do   func(context.Context, pgx.Tx) error
 	}{
 		{"start the relay", e.startRelay},
-		{"rescue", e.rescue},
+		{"rescue", func(ctx context.Context, tx pgx.Tx) (err error) {
+			dead, err = e.rescue(ctx, tx)
+			return err
+		}},
 		{"reconcile", e.reconcile},
 		{"end backfills", e.endBackfills},
 		{"analyze jobs", e.analyzeJobs},
@@ -39,7 +43,10 @@ func (e *Engine) Maintain(ctx context.Context) error {
 		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("outbox: maintain: %s: %w", step.name, err))
+		} else {
+			e.endDead(ctx, dead)
 		}
+		dead = nil
 	}
 	return errors.Join(errs...)
 }
@@ -88,8 +95,8 @@ func (e *Engine) startRelay(ctx context.Context, tx pgx.Tx) error {
 }
 
 // rescue gives back deliver jobs that have run longer than their timeout allows: their process died, or hangs, and
-// then the new token fences it off.
-func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) error {
+// then the new token fences it off. It returns the attempts that are over with that, where they are traced.
+func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) ([]outboxdb.DeliverAttemptsRow, error) {
 	db := e.db(tx)
 	var arg outboxdb.DeliverStuckParams
 	for _, c := range e.reg.Consumers() {
@@ -98,29 +105,33 @@ func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) error {
 	}
 	stuck, err := e.q.DeliverStuck(ctx, db, arg)
 	if err != nil || len(stuck) == 0 {
-		return err
+		return nil, err
 	}
 	failpoint.At(failpoint.RescueBefore)
+	dead, err := e.deadAttempts(ctx, db, stuck)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range stuck {
 		free := s.Rescues < deliverRescues
 		discard := !free && s.Attempt >= s.MaxAttempts
 		cause := errors.New("the process died, or hung, in this attempt")
 		if err := e.logAttempt(ctx, db, s.Consumer, s.EventID, s.Attempts, "rescued", cause); err != nil {
-			return err
+			return nil, err
 		}
 		// The job before the hold: a discarded one fires the trigger that buries the hold.
 		if err := e.q.DeliverRescue(ctx, db, outboxdb.DeliverRescueParams{ID: s.ID, Discard: discard, Free: free}); err != nil {
-			return err
+			return nil, err
 		}
 		if !discard {
 			if err := e.q.HoldRescue(ctx, db, outboxdb.HoldRescueParams{Consumer: s.Consumer, EventID: s.EventID, Free: free}); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		e.log.Warn("deliver job rescued", "consumer", s.Consumer, "event_id", s.EventID, "attempt", s.Attempts, "free", free, "dead", discard)
 	}
 	failpoint.At(failpoint.RescueAfter)
-	return nil
+	return dead, nil
 }
 
 // reconcile finds unsettled holds that nobody works on: their job ended and the trigger missed it, or the job is gone.

@@ -133,6 +133,7 @@ type relay struct {
 	beatAt  time.Time
 	dueAt   time.Time // the last look at what is scheduled
 	quarant bool
+	untold  *moved // what was moved last, of which spans are to be made
 }
 
 type refusedError struct{ head, highest int64 }
@@ -225,6 +226,7 @@ func (r *relay) tick(ctx context.Context, told, settled bool) (moved int, err er
 	if err := r.wake(ctx, quiet); err != nil {
 		return moved, err
 	}
+	r.tellMoved(ctx)
 	if told && time.Since(r.dueAt) > dueEvery {
 		if due, err = r.releaseDue(ctx); err != nil {
 			return moved, err
@@ -264,6 +266,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 		aside int64
 	)
 	failpoint.At(failpoint.RelayClaimBefore)
+	began := time.Now()
 	tx, err := r.pipeline(ctx, func(b *pgx.Batch) {
 		b.Queue(outboxdb.EngineCommitsLater)
 		b.Queue(r.schema.sql(outboxdb.RelayLock))
@@ -312,6 +315,7 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 	r.batch = min(2*r.batch, relayBatch)
 	if moved > 0 {
 		r.beatAt = time.Now()
+		r.toTell(turn.Head, rows, began)
 		failpoint.At(failpoint.RelayClaimAfter)
 	}
 	if moved >= relayBusy {

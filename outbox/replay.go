@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -33,10 +34,15 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 	if (data != nil || by.Force) && strings.TrimSpace(by.Reason) == "" {
 		return 0, ErrReasonRequired
 	}
+	var span *eventTrace
+	began := time.Now()
 	err = o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
 		l, err := o.q.LetterGet(ctx, db, id)
 		if err != nil {
 			return notFound("dead letter", err)
+		}
+		if span, err = o.startReplay(ctx, db, l, began); err != nil {
+			return err
 		}
 		if l.Skipped {
 			// Only who has the lane may hold a key. As in a drain, the lane comes before the job.
@@ -78,10 +84,13 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 		failpoint.At(failpoint.ReplayBefore)
 		return nil
 	})
-	if err == nil {
-		failpoint.At(failpoint.ReplayAfter)
+	if err != nil {
+		span.end("refused", err)
+		return 0, err
 	}
-	return jobID, err
+	failpoint.At(failpoint.ReplayAfter)
+	span.end("replaying", nil)
+	return jobID, nil
 }
 
 // reviveHold gives a dead hold the job of the replay.

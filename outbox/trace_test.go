@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -40,6 +41,18 @@ func (s *statements) TraceBatchQuery(_ context.Context, conn *pgx.Conn, q pgx.Tr
 }
 
 func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// has reports whether a query of that name was sent.
+func (s *statements) has(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sent := range s.sent {
+		if slices.ContainsFunc(sent, func(sql string) bool { return strings.HasPrefix(sql, "-- name: "+name+" ") }) {
+			return true
+		}
+	}
+	return false
+}
 
 var queryName = regexp.MustCompile(`^-- name: (\w+)`)
 

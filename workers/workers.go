@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/outbox"
@@ -58,6 +59,8 @@ type Config struct {
 	LogDeliveries bool
 	// Build names the running code in the records of attempts.
 	Build string
+	// TracerProvider makes the spans of relay, drains and deliveries: see outbox.Config. Default: none are made.
+	TracerProvider trace.TracerProvider
 }
 
 // Workers runs the relay, the drains and the deliveries of one process.
@@ -136,6 +139,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	w.engine = outbox.NewEngine(pool, reg, jobs{client, w.clock}, outbox.Config{
 		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax, Retention: cfg.Retention,
 		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build, DrainHere: w.here.drain,
+		TracerProvider: cfg.TracerProvider,
 	})
 	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
 	drain.jobs = jobs{client, w.clock}

@@ -7,9 +7,60 @@ package outboxdb
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
+
+const DeliverAttempts = `-- name: DeliverAttempts :many
+SELECT h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began, e.type, e.correlation_id, e.traceparent
+  FROM /*schema*/river_job j
+  CROSS JOIN LATERAL (SELECT consumer, event_id, key, lane, pos, reason, token, attempts, rescues, job_id, since, changed_at, dead_at, settled_at, outcome, run FROM /*schema*/holds o WHERE o.job_id = j.id AND o.settled_at IS NULL AND o.dead_at IS NULL OFFSET 0) h
+  CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, l.traceparent::text AS traceparent FROM /*schema*/events l
+                       WHERE l.lane = h.lane AND l.pos = h.pos AND l.traceparent IS NOT NULL OFFSET 0) e
+ WHERE j.id = ANY ($1::bigint[]) AND h.changed_at >= j.attempted_at
+`
+
+type DeliverAttemptsRow struct {
+	Consumer      string
+	EventID       uuid.UUID
+	Token         uuid.UUID
+	Attempts      int32
+	Began         time.Time
+	Type          string
+	CorrelationID string
+	Traceparent   string
+}
+
+// The attempts that these jobs were in, as far as they had begun (a token that is older is that of the attempt before), and what traces them.
+func (q *Queries) DeliverAttempts(ctx context.Context, db DBTX, jobs []int64) ([]DeliverAttemptsRow, error) {
+	rows, err := db.Query(ctx, DeliverAttempts, jobs)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []DeliverAttemptsRow{}
+	for rows.Next() {
+		var i DeliverAttemptsRow
+		if err := rows.Scan(
+			&i.Consumer,
+			&i.EventID,
+			&i.Token,
+			&i.Attempts,
+			&i.Began,
+			&i.Type,
+			&i.CorrelationID,
+			&i.Traceparent,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
 
 const DeliverRescue = `-- name: DeliverRescue :exec
 UPDATE /*schema*/river_job

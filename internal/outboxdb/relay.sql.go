@@ -12,6 +12,77 @@ import (
 	"github.com/google/uuid"
 )
 
+const EventTraceParent = `-- name: EventTraceParent :one
+SELECT e.traceparent::text AS traceparent FROM /*schema*/events e WHERE e.lane = $1 AND e.pos = $2 AND e.traceparent IS NOT NULL
+`
+
+type EventTraceParentParams struct {
+	Lane int16
+	Pos  int64
+}
+
+func (q *Queries) EventTraceParent(ctx context.Context, db DBTX, arg EventTraceParentParams) (string, error) {
+	row := db.QueryRow(ctx, EventTraceParent, arg.Lane, arg.Pos)
+	var traceparent string
+	err := row.Scan(&traceparent)
+	return traceparent, err
+}
+
+const EventsTraced = `-- name: EventsTraced :many
+SELECT e.id, e.type, e.correlation_id, e.traceparent, e.occurred_at
+  FROM unnest($1::smallint[]) AS l (lane)
+ CROSS JOIN LATERAL (SELECT a.id, a.type, a.correlation_id, a.traceparent::text AS traceparent, a.occurred_at FROM /*schema*/events a
+                      WHERE a.lane = l.lane AND a.pos > $2 AND a.pos <= $3 AND a.traceparent IS NOT NULL ORDER BY a.pos LIMIT $4) AS e
+ LIMIT $4
+`
+
+type EventsTracedParams struct {
+	Lanes []int16
+	Above int64
+	Head  int64
+	Most  int32
+}
+
+type EventsTracedRow struct {
+	ID            uuid.UUID
+	Type          string
+	CorrelationID string
+	Traceparent   string
+	OccurredAt    time.Time
+}
+
+// Of the events between two positions in these lanes those that carry a trace context.
+func (q *Queries) EventsTraced(ctx context.Context, db DBTX, arg EventsTracedParams) ([]EventsTracedRow, error) {
+	rows, err := db.Query(ctx, EventsTraced,
+		arg.Lanes,
+		arg.Above,
+		arg.Head,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EventsTracedRow{}
+	for rows.Next() {
+		var i EventsTracedRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Type,
+			&i.CorrelationID,
+			&i.Traceparent,
+			&i.OccurredAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LaneHeads = `-- name: LaneHeads :many
 SELECT n.lane::smallint AS lane,
        coalesce((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1), 0)::bigint AS pos

@@ -22,6 +22,15 @@ SELECT j.id, j.attempt, j.max_attempts, h.consumer, h.event_id, h.rescues, h.att
    AND greatest(h.changed_at, j.attempted_at) < clock_timestamp() - make_interval(secs => t.seconds)
  ORDER BY j.attempted_at LIMIT 1000 FOR UPDATE OF j SKIP LOCKED;
 
+-- name: DeliverAttempts :many
+-- The attempts that these jobs were in, as far as they had begun (a token that is older is that of the attempt before), and what traces them.
+SELECT h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began, e.type, e.correlation_id, e.traceparent
+  FROM /*schema*/river_job j
+  CROSS JOIN LATERAL (SELECT * FROM /*schema*/holds o WHERE o.job_id = j.id AND o.settled_at IS NULL AND o.dead_at IS NULL OFFSET 0) h
+  CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, l.traceparent::text AS traceparent FROM /*schema*/events l
+                       WHERE l.lane = h.lane AND l.pos = h.pos AND l.traceparent IS NOT NULL OFFSET 0) e
+ WHERE j.id = ANY (@jobs::bigint[]) AND h.changed_at >= j.attempted_at;
+
 -- name: DeliverRescue :exec
 UPDATE /*schema*/river_job
    SET state = (CASE WHEN @discard::boolean THEN 'discarded' ELSE 'available' END)::/*schema*/river_job_state,

@@ -142,6 +142,17 @@ SELECT l.lane::smallint AS lane, e.type, max(e.pos)::bigint AS pos
                       WHERE a.lane = l.lane AND a.pos > @above AND a.pos <= @head ORDER BY a.pos LIMIT @most) AS e
  GROUP BY l.lane, e.type;
 
+-- name: EventsTraced :many
+-- Of the events between two positions in these lanes those that carry a trace context.
+SELECT e.id, e.type, e.correlation_id, e.traceparent, e.occurred_at
+  FROM unnest(@lanes::smallint[]) AS l (lane)
+ CROSS JOIN LATERAL (SELECT a.id, a.type, a.correlation_id, a.traceparent::text AS traceparent, a.occurred_at FROM /*schema*/events a
+                      WHERE a.lane = l.lane AND a.pos > @above AND a.pos <= @head AND a.traceparent IS NOT NULL ORDER BY a.pos LIMIT @most) AS e
+ LIMIT @most;
+
+-- name: EventTraceParent :one
+SELECT e.traceparent::text AS traceparent FROM /*schema*/events e WHERE e.lane = @lane AND e.pos = @pos AND e.traceparent IS NOT NULL;
+
 -- name: LanesSettled :many
 -- Grouped as the index of settled holds is ordered, which is what makes it the one that is read.
 SELECT (h.consumer || '')::text AS consumer, h.lane, max(h.settled_at)::timestamptz AS settled_at FROM /*schema*/holds h
