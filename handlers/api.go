@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
 )
@@ -16,6 +17,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Logger gets one line per request. Nil: slog.Default().
 	Logger *slog.Logger
+	// TracerProvider makes a span of each request but probes. Nil: none are made, and no trace context of a caller is looked at.
+	TracerProvider trace.TracerProvider
 	// Ready says what keeps the process from its work, for /readyz; its context ends after two seconds. Nil: nothing.
 	Ready func(ctx context.Context) error
 	// Warnings says what is wrong with a process that can do its work, for /readyz; its context ends with Ready's. Nil: nothing.
@@ -85,7 +88,7 @@ func newEcho(cfg Config) *echo.Echo {
 	e.StdLogger = slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn)
 	e.IPExtractor = cfg.IPExtractor
 	e.HTTPErrorHandler = writeError
-	e.Use(observe(cfg.Logger))
+	e.Use(observe(cfg.Logger, tracer(cfg.TracerProvider)))
 
 	h := health{ready: cfg.Ready, warnings: cfg.Warnings}
 	e.GET("/healthz", h.alive)

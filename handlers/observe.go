@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
@@ -21,12 +22,14 @@ const (
 )
 
 // observe is the way of every request: it gives it a correlation id, turns an error or a panic into an answer, and
-// writes one log line, with the route's pattern and no datum of the request.
-func observe(logger *slog.Logger) echo.MiddlewareFunc {
+// writes one log line, with the route's pattern and no datum of the request. Where requests are traced, all of that is within its span.
+func observe(logger *slog.Logger, spans trace.Tracer) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			began := time.Now()
 			correlate(c)
+			span := startSpan(spans, c)
+			defer func() { endSpan(span, c) }() // also where a handler hangs up
 			header := c.Response().Header()
 			header.Set("Cache-Control", "no-store")
 			header.Set("X-Content-Type-Options", "nosniff")
@@ -80,7 +83,7 @@ func guard(next echo.HandlerFunc, c echo.Context) (err error) {
 func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
 	status, level := c.Response().Status, slog.LevelInfo
 	failure, _ := c.Get(failureKey).(*problem)
-	probe := c.Path() == "/healthz" || c.Path() == "/readyz"
+	probe := isProbe(c)
 	switch {
 	case clientGone(c) && !c.Response().Committed:
 		status = statusClientGone
@@ -115,6 +118,8 @@ func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
 	}
 	logger.LogAttrs(ctx, level, "request", attrs...)
 }
+
+func isProbe(c echo.Context) bool { return c.Path() == "/healthz" || c.Path() == "/readyz" }
 
 // route is the pattern, which has no ids, of a route that exists.
 func route(c echo.Context) string {

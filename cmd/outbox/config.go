@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/pgoutbox/pgoutbox/internal/telemetry"
 )
 
 // config is the environment of serve and dev. The README has the same table.
@@ -55,6 +57,9 @@ func loadConfig() (config, error) {
 		wrong = append(wrong, errors.New("OUTBOX_LOG_DELIVERIES must be failures or all"))
 	}
 	if _, err := c.adminTokens(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if err := telemetry.Check(); err != nil {
 		wrong = append(wrong, err)
 	}
 	if c.DatabaseURL != "" {

@@ -27,15 +27,16 @@ func newCustomer(t *testing.T, p *process, email string) *customer {
 	return c
 }
 
-// checkout buys one of sku and returns the order's id.
-func (c *customer) checkout(method, sku string) string {
+// checkout buys one of sku and returns the order's id. The headers are those of the checkout itself.
+func (c *customer) checkout(method, sku string, header ...string) string {
 	c.t.Helper()
 	cart := c.p.call("POST", "/v1/carts", nil, "Authorization", c.bearer)
 	require.Equal(c.t, 201, cart.status, cart.raw)
 	path := "/v1/carts/" + cart.text("cart_id")
 	added := c.p.call("POST", path+"/items", map[string]any{"sku": sku, "quantity": 1}, "Authorization", c.bearer)
 	require.Less(c.t, added.status, 300, added.raw)
-	checkout := c.p.call("POST", path+"/checkout", map[string]any{"payment_method": method}, "Authorization", c.bearer)
+	checkout := c.p.call("POST", path+"/checkout", map[string]any{"payment_method": method},
+		append(header, "Authorization", c.bearer)...)
 	require.Equal(c.t, 202, checkout.status, checkout.raw)
 	return checkout.text("order_id")
 }

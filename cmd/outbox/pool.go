@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/internal/telemetry"
 )
 
 // poolConns is room for every consumer's workers, the relay, the listener and the requests beside them.
@@ -101,4 +103,4 @@ func setExecMode(cfg *pgx.ConnConfig, url string, pollOnly bool) error {
 	return nil
 }
 
-func newLogger() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stderr, nil)) }
+func newLogger() *slog.Logger { return slog.New(telemetry.Logs(slog.NewJSONHandler(os.Stderr, nil))) }

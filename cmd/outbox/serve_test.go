@@ -46,6 +46,7 @@ func TestServeRefusesToSellForNothing(t *testing.T) {
 		"no stripe":   {[]string{"DATABASE_URL=postgres://127.0.0.1:1/x", "SMTP_URL=smtp://127.0.0.1:1", "OUTBOX_PAYMENTS=stripe", "STRIPE_SECRET_KEY="}, "STRIPE_SECRET_KEY is required"},
 		"attempts":    {[]string{"OUTBOX_MAX_ATTEMPTS=0"}, "OUTBOX_MAX_ATTEMPTS must be"},
 		"no duration": {[]string{"OUTBOX_RETRY_BASE=soon"}, "RetryBase"},
+		"tracing":     {[]string{"OTEL_TRACES_EXPORTER=smoke"}, "OTEL_TRACES_EXPORTER must be otlp, console or none"},
 		"tokens":      {[]string{"OUTBOX_ADMIN_TOKENS=justatoken"}, "OUTBOX_ADMIN_TOKENS must be name:token"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/internal/mail"
 	"github.com/pgoutbox/pgoutbox/internal/payments"
+	"github.com/pgoutbox/pgoutbox/internal/telemetry"
 	"github.com/pgoutbox/pgoutbox/migrations"
 	"github.com/pgoutbox/pgoutbox/outbox"
 	"github.com/pgoutbox/pgoutbox/workers"
@@ -48,6 +49,7 @@ type service struct {
 	dev  *handlers.DevTools // nil outside of dev
 
 	pool     *pgxpool.Pool
+	tracing  *telemetry.Telemetry
 	workers  *workers.Workers
 	api      *listener
 	admin    *listener
@@ -70,6 +72,9 @@ func (s *service) start(ctx context.Context) (err error) {
 	s.failed = make(chan error, 2)
 	if s.stopFaults, err = startFaults(s.log); err != nil {
 		return err
+	}
+	if s.tracing, err = telemetry.Start(ctx, version(), s.log); err != nil {
+		return fmt.Errorf("configuration: %w", err)
 	}
 	if current, err := migrations.Current(ctx, s.pool, migrations.Options{Shop: true}); err != nil {
 		return fmt.Errorf("read the schema's version: %w", err)
@@ -95,7 +100,8 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	common := handlers.Config{
-		Pool: s.pool, Logger: s.log, Ready: s.ready, Warnings: s.warnings, Dev: s.dev, StripeWebhookSecret: s.cfg.StripeWebhookSecret,
+		Pool: s.pool, Logger: s.log, TracerProvider: s.tracing.TracerProvider(), Ready: s.ready, Warnings: s.warnings, Dev: s.dev,
+		StripeWebhookSecret: s.cfg.StripeWebhookSecret,
 	}
 	if s.role != roleWorker {
 		api := handlers.NewAPI(common)
@@ -129,12 +135,12 @@ func (s *service) startWorkers(ctx context.Context, provider payments.Provider) 
 		return fmt.Errorf("SMTP_URL: %w", err)
 	}
 	reg := outbox.NewRegistry()
-	consumers.Register(reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: provider, Logger: s.log})
+	consumers.Register(reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: payments.Traced(provider), Logger: s.log})
 	registerFaults(reg, s.pool)
 	s.workers, err = workers.New(s.pool, reg, workers.Config{
 		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention,
 		PollOnly: s.cfg.PollOnly, SoftStop: softStop,
-		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),
+		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(), TracerProvider: s.tracing.TracerProvider(),
 	})
 	if err != nil {
 		return err
@@ -168,7 +174,7 @@ func (s *service) startPurge() {
 	}()
 }
 
-// stop ends everything in order: not ready, no new requests, the jobs, the pool. Each step has a bound.
+// stop ends everything in order: not ready, no new requests, the jobs, the last spans, the pool. Each step has a bound.
 func (s *service) stop() {
 	s.stopping.Store(true)
 	if s.api != nil {
@@ -188,6 +194,11 @@ func (s *service) stop() {
 	// The admin listener goes last: until here it says that the service is not ready.
 	if s.admin != nil {
 		s.admin.close(s.log)
+	}
+	if s.tracing != nil {
+		if err := s.tracing.Stop(); err != nil {
+			s.log.Warn("stop: the last spans were not exported", "error", err)
+		}
 	}
 	if s.stopFaults != nil {
 		s.stopFaults()

@@ -64,6 +64,13 @@ func (s *Sender) MessageID(eventID uuid.UUID, kind string) string {
 //
 // The context bounds all of it; cancelling it cuts the connection, and the server may then have taken the mail over.
 func (s *Sender) Send(ctx context.Context, m Message) error {
+	ctx, span := s.startSpan(ctx)
+	err := s.send(ctx, m)
+	endSpan(span, err)
+	return err
+}
+
+func (s *Sender) send(ctx context.Context, m Message) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, sendTimeout, errors.New("the server took too long"))
 	defer cancel()
 	msg, err := s.message(m)

@@ -60,8 +60,8 @@ func newProvider(r *resource.Resource, processor sdktrace.SpanProcessor) *sdktra
 		sdktrace.WithSpanProcessor(correlated{}), sdktrace.WithSpanProcessor(processor))
 }
 
-// newExporter makes the exporters that there are. Of those that the SDK could look up by name, the others are about metrics and logs, and
-// half as large as this program.
+// newExporter makes the exporters that there are. OpenTelemetry's own way to look them up by name, autoexport, brings Prometheus and all that is
+// for metrics and logs along.
 func newExporter(ctx context.Context, s settings) (sdktrace.SpanExporter, error) {
 	switch {
 	case s.exporter == "console":
