@@ -62,6 +62,9 @@
 //	defer cancel()
 //	err := outbox.Wait(ctx, pool, eventID, "billing")
 //
+// With [Config].TracerProvider all that follows from a producer's OpenTelemetry span is shown below it, in the spans of relay, drains and
+// deliveries; a handler's context has the span that it runs in. docs/observability.md in the repository says what they tell.
+//
 // # The way of an event
 //
 //	producer   one transaction: state + outbox          the key's advisory lock, then the row

@@ -25,11 +25,11 @@ SELECT j.id, j.attempt, j.max_attempts, h.consumer, h.event_id, h.rescues, h.att
 -- name: DeliverAttempts :many
 -- The attempts that these jobs were in, as far as they had begun (a token that is older is that of the attempt before), and what traces them.
 SELECT h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began, e.type, e.correlation_id, e.traceparent
-  FROM /*schema*/river_job j
-  CROSS JOIN LATERAL (SELECT * FROM /*schema*/holds o WHERE o.job_id = j.id AND o.settled_at IS NULL AND o.dead_at IS NULL OFFSET 0) h
+  FROM /*schema*/holds h
+  CROSS JOIN LATERAL (SELECT i.attempted_at FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j
   CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, l.traceparent::text AS traceparent FROM /*schema*/events l
                        WHERE l.lane = h.lane AND l.pos = h.pos AND l.traceparent IS NOT NULL OFFSET 0) e
- WHERE j.id = ANY (@jobs::bigint[]) AND h.changed_at >= j.attempted_at;
+ WHERE h.job_id = ANY (@jobs::bigint[]) AND h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at >= j.attempted_at;
 
 -- name: DeliverRescue :exec
 UPDATE /*schema*/river_job
