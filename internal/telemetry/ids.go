@@ -13,6 +13,7 @@ import (
 // another process may have to export in place of one that died.
 type IDs struct{}
 
+// NewIDs draws the ids of a new trace and its first span.
 func (IDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	var t trace.TraceID
 	for !t.IsValid() {
@@ -21,6 +22,7 @@ func (IDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	return t, IDs{}.NewSpanID(ctx, t)
 }
 
+// NewSpanID draws the id of a span, or takes the one that ctx asks for.
 func (IDs) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID {
 	s, _ := outbox.SpanIDFromContext(ctx)
 	for !s.IsValid() {
