@@ -293,7 +293,8 @@ func (d *attempt) failed(cause error) error {
 	}
 	failpoint.At(failpoint.DeliverFailAfter)
 	if !counted {
-		d.trace.end("given_back", cause)
+		d.trace.end("free", cause)
+		d.cfg.Observer.ObserveAttempt(d.c.Name, "free", time.Since(d.began))
 		return &RetryLaterError{time.Second, cause}
 	}
 	d.ended("failed", cause)
@@ -306,10 +307,11 @@ type scrubbedError struct{ cause error }
 func (e *scrubbedError) Error() string { return scrub(e.cause.Error()) }
 func (e *scrubbedError) Unwrap() error { return e.cause }
 
-// ended says what became of the attempt, in a log line and in its span.
+// ended says what became of the attempt, in a log line, in its span and to who counts.
 func (d *attempt) ended(outcome string, cause error) {
 	ctx := d.trace.in(context.Background())
 	d.trace.end(outcome, cause)
+	d.cfg.Observer.ObserveAttempt(d.c.Name, outcome, time.Since(d.began))
 	args := []any{
 		"consumer", d.c.Name, "event_id", d.eventID, "type", d.event.Type, "correlation_id", d.event.CorrelationID,
 		"attempt", d.n, "outcome", outcome, "duration_ms", float64(time.Since(d.began).Microseconds()) / 1000,

@@ -305,6 +305,7 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		Wake()
 	}
 	b.wakeWaiting()
+	b.observe(time.Since(began))
 	b.logDone(time.Since(began))
 	if b.done >= drainBusy {
 		d.busyAt.Store(time.Now().UnixNano())

@@ -46,6 +46,10 @@ type Config struct {
 	// false when it has no room for that. Under little load a relay asks for it, since a job's way to a worker takes longer
 	// than the work. Should such a drain be lost with its process, the lane is found behind, and gets a job.
 	DrainHere func(Lane) bool
+	// Observer is told what the engine does. Default: nobody is.
+	Observer Observer
+
+	sampleEvery time.Duration // a test's
 }
 
 // Lane is one consumer's share of the keys.
@@ -79,6 +83,9 @@ type Jobs interface {
 	// StartRelay inserts a relay job.
 	StartRelay(ctx context.Context, tx pgx.Tx) error
 }
+
+// RelayQueue is the job queue of the relay.
+const RelayQueue = "outbox_relay"
 
 // DrainQueue is the job queue of a consumer's drains.
 func DrainQueue(consumer string) string { return "outbox_" + consumer }
@@ -119,6 +126,12 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
+	}
+	if cfg.sampleEvery == 0 {
+		cfg.sampleEvery = sampleEvery
 	}
 	e := &Engine{pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger}
 	if cfg.TracerProvider != nil {

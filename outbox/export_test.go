@@ -17,3 +17,9 @@ func OnlyHints(pool *pgxpool.Pool) {
 		Group: watch.Group[place]{Look: k.look, Passing: transient, First: time.Hour, Last: time.Hour}, waiting: 1,
 	}
 }
+
+// SampleEvery has what is kept of consumers follow what happens so often, and all else five times more seldom.
+func SampleEvery(cfg Config, every time.Duration) Config {
+	cfg.sampleEvery = every
+	return cfg
+}

@@ -30,30 +30,64 @@ type ConsumerStatus struct {
 	Dead     int64 `json:"dead"`
 }
 
-// Consumers returns every consumer by name.
+const (
+	// countMost is up to how many holds, and how many waiting events, are counted for whoever asks, and countMostOfLane up to how many events
+	// of a lane are looked at.
+	countMost       = 10_000
+	countMostOfLane = 200
+)
+
+// Consumers returns every consumer by name. What there is little of is counted now; of a consumer with much, the numbers are those
+// that the leading relay keeps (Stats).
 func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 	db := o.schema.on(o.pool)
 	rows, err := o.q.ConsumerList(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: list consumers: %w", err)
 	}
+	stats, err := o.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept := map[string]ConsumerStats{}
+	for _, c := range stats.Consumers {
+		kept[c.Name] = c
+	}
 	all := []ConsumerStatus{}
 	for _, r := range rows {
-		lag, err := o.q.ConsumerLag(ctx, db, r.Name)
-		if err != nil {
-			return nil, fmt.Errorf("outbox: lag of %s: %w", r.Name, err)
-		}
-		holds, err := o.q.ConsumerHolds(ctx, db, r.Name)
-		if err != nil {
-			return nil, fmt.Errorf("outbox: holds of %s: %w", r.Name, err)
-		}
-		all = append(all, ConsumerStatus{
+		status := ConsumerStatus{
 			Name: r.Name, Kind: r.Kind, Ordered: r.Ordered, OnDead: DeadPolicy(r.OnDead), Patterns: r.Patterns, PausedAt: r.PausedAt,
-			Lag: lag.Events, OldestAge: max(0, lag.OldestSeconds), InFlight: holds.InFlight, HeldKeys: holds.HeldKeys,
-			Waiting: holds.Waiting, Dead: holds.Dead,
-		})
+		}
+		n, err := o.q.ConsumerCounts(ctx, db, outboxdb.ConsumerCountsParams{Consumer: r.Name, Most: countMost, MostOfLane: countMostOfLane})
+		if err != nil {
+			return nil, fmt.Errorf("outbox: count what %s has to do: %w", r.Name, err)
+		}
+		if k := kept[r.Name]; !n.Whole && k.Counted {
+			status.Lag, status.OldestAge, status.InFlight, status.HeldKeys, status.Waiting, status.Dead = k.Lag, k.OldestAge, k.InFlight, k.HeldKeys, k.Waiting, k.Dead
+		} else if err := o.count(ctx, db, &status, n); err != nil {
+			return nil, err
+		}
+		all = append(all, status)
 	}
 	return all, nil
+}
+
+// count fills in what was counted or, where that was not all and no relay has kept anything, counts all.
+func (o *Operator) count(ctx context.Context, db outboxdb.DBTX, c *ConsumerStatus, n outboxdb.ConsumerCountsRow) error {
+	if !n.Whole {
+		lag, err := o.q.ConsumerLag(ctx, db, c.Name)
+		if err != nil {
+			return fmt.Errorf("outbox: lag of %s: %w", c.Name, err)
+		}
+		holds, err := o.q.ConsumerHolds(ctx, db, c.Name)
+		if err != nil {
+			return fmt.Errorf("outbox: holds of %s: %w", c.Name, err)
+		}
+		n.Lag, n.OldestSeconds = lag.Events, lag.OldestSeconds
+		n.InFlight, n.HeldKeys, n.Waiting, n.Dead = holds.InFlight, holds.HeldKeys, holds.Waiting, holds.Dead
+	}
+	c.Lag, c.OldestAge, c.InFlight, c.HeldKeys, c.Waiting, c.Dead = n.Lag, max(0, n.OldestSeconds), n.InFlight, n.HeldKeys, n.Waiting, n.Dead
+	return nil
 }
 
 // Pause stops a consumer at the end of its running batches: its events stay where they are. Deliveries that are under

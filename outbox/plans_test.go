@@ -49,6 +49,8 @@ func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 		"DeliverAttempts":  {outboxdb.DeliverAttempts, `holds_open_idx(?s:.*)Index Cond: .job_id = (?s:.*)river_job_pkey on river_job i\n +Index Cond: .*id (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},
 		"EventsTraced":     {outboxdb.EventsTraced, `events(?s:.*)Index Cond: .*lane = .*pos > .*pos <= `},
 		"EventTraceParent": {outboxdb.EventTraceParent, `events(?s:.*)Index Cond: .*lane = .*pos = `},
+		"StatsCount":       {outboxdb.StatsCount, `events(?s:.*)Index Cond: .*lane = .*pos > .*pos <= `},
+		"StatsOldest":      {outboxdb.StatsOldest, `events(?s:.*)Index Cond: .*lane = .*pos > (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DeliverJobDone":   {outboxdb.DeliverJobDone, `river_job\n +Index Cond: .id = `},
 	} {
 		t.Run(name, func(t *testing.T) {

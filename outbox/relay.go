@@ -44,9 +44,10 @@ var errUndone = errors.New("outbox: a crash of the server undid a move")
 // It outlives outages of the database. It returns an error only when it refuses to work: the log's head is below
 // a position that something downstream has already seen, as after a restore that lost the end of the log.
 func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
-	r := &relay{Engine: e, token: uuid.New(), wakes: newWakes()}
+	r := &relay{Engine: e, token: uuid.New(), wakes: newWakes(), tally: &tally{}}
 	hint, unlisten := hints.listen()
 	defer unlisten()
+	defer r.endSampling()
 
 	poll, pause := relayPollMin, time.Duration(0)
 	settled := false
@@ -55,7 +56,10 @@ func (e *Engine) Relay(ctx context.Context, stop <-chan struct{}) error {
 		if !leads {
 			err = r.lead(ctx, led)
 			leads = err == nil
-			led = led || leads
+			if leads && !led {
+				led = true
+				r.startSampling(ctx)
+			}
 		}
 		if err == nil {
 			moved, err = r.tick(ctx, told, settled)
@@ -129,11 +133,14 @@ type relay struct {
 
 	head    int64 // of the log, as this relay left it
 	floor   floor
+	tally   *tally
 	batch   int // rows to move at most; halved when a batch fails
 	beatAt  time.Time
 	dueAt   time.Time // the last look at what is scheduled
 	quarant bool
 	untold  *moved // what was moved last, of which spans are to be made
+
+	stopSampling func() // nil before it has led
 }
 
 type refusedError struct{ head, highest int64 }
@@ -176,11 +183,35 @@ func (r *relay) lead(ctx context.Context, led bool) error {
 		return fmt.Errorf("take the lead: %w", err)
 	}
 	failpoint.At(failpoint.RelayLeadAfter)
+	r.tally.reset(r.head)
 	r.beatAt = time.Now()
 	if !led {
 		r.log.Info("relay: leads")
 	}
 	return r.loadWakes(ctx)
+}
+
+// startSampling begins to keep statistics in the background, and tells the observer; endSampling ends both.
+func (r *relay) startSampling(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	s := &sampler{Engine: r.Engine, token: r.token, tally: r.tally}
+	go func() {
+		defer close(ended)
+		s.run(ctx)
+	}()
+	r.stopSampling = func() {
+		cancel()
+		<-ended
+	}
+	r.cfg.Observer.ObserveLead(true)
+}
+
+func (r *relay) endSampling() {
+	if r.stopSampling != nil {
+		r.stopSampling()
+		r.cfg.Observer.ObserveLead(false)
+	}
 }
 
 // resign lets another process start a relay at once instead of after RelayDeadAfter.
@@ -312,6 +343,10 @@ func (r *relay) move(ctx context.Context, above int64) (moved int, settled bool,
 	}
 	r.wakes.backlog = moved >= relayBatch
 	r.head = turn.Head + int64(moved)
+	if moved > 0 {
+		r.tally.moved(rows, r.head, r.floor.above)
+		r.cfg.Observer.ObserveRelay(moved)
+	}
 	r.batch = min(2*r.batch, relayBatch)
 	if moved > 0 {
 		r.beatAt = time.Now()

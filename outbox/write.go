@@ -108,7 +108,8 @@ func (b *batch) finish(ctx context.Context) error {
 }
 
 // advance moves the cursor past the events that the batch got to. What lies beyond the last of them and was not wanted is
-// passed only where such were met before, or nothing else was found: looking for its end costs a scan.
+// passed only where such were met before, or nothing else was found: looking for its end costs a scan. How many events the cursor has passed
+// is counted with it: the window holds what is wanted, and nothing else.
 func (b *batch) advance() {
 	last, past := b.state.Pos, false
 	switch {
@@ -120,7 +121,7 @@ func (b *batch) advance() {
 	default:
 		past = true
 	}
-	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), b.c.Name, b.lane, last, past, b.state.Pos, b.state.Head, int32(drainScan)).
+	b.tx.batch.Queue(b.schema.sql(outboxdb.DrainAdvance), int64(b.done), b.c.Name, b.lane, last, past, b.state.Pos, b.state.Head, int32(drainScan)).
 		QueryRow(func(row pgx.Row) error {
 			var pos int64
 			if err := row.Scan(&pos); errors.Is(err, pgx.ErrNoRows) {

@@ -16,8 +16,6 @@ import (
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
-const relayQueue = "outbox_relay"
-
 // RelayArgs are the arguments of the relay's job.
 type RelayArgs struct{}
 
@@ -117,7 +115,7 @@ func (j jobs) Deliver(ctx context.Context, tx pgx.Tx, deliveries []outbox.Delive
 }
 
 func (j jobs) StartRelay(ctx context.Context, tx pgx.Tx) error {
-	if _, err := j.client.InsertTx(ctx, tx, RelayArgs{}, &river.InsertOpts{Queue: relayQueue, MaxAttempts: 1}); err != nil {
+	if _, err := j.client.InsertTx(ctx, tx, RelayArgs{}, &river.InsertOpts{Queue: outbox.RelayQueue, MaxAttempts: 1}); err != nil {
 		return fmt.Errorf("insert the relay's job: %w", err)
 	}
 	return nil

@@ -33,7 +33,7 @@ func TestDrainsBeginWhenThereIsRoom(t *testing.T) {
 
 	require.Zero(t, w.begin(outbox.DrainQueue("a"), 4))
 	require.Equal(t, drainLater, w.begin(outbox.DrainQueue("a"), 5), "one of them has to wait")
-	require.Zero(t, w.begin(relayQueue, 5))
+	require.Zero(t, w.begin(outbox.RelayQueue, 5))
 	for range cap(w.room) {
 		require.True(t, w.enter(t.Context(), job, false))
 	}

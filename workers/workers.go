@@ -61,6 +61,8 @@ type Config struct {
 	Build string
 	// TracerProvider makes the spans of relay, drains and deliveries: see outbox.Config. Default: none are made.
 	TracerProvider trace.TracerProvider
+	// Observer is told what the engine does, for metrics. Default: nobody is.
+	Observer outbox.Observer
 }
 
 // Workers runs the relay, the drains and the deliveries of one process.
@@ -113,14 +115,14 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	river.AddWorker(known, relay)
 	river.AddWorker(known, drain)
 	river.AddWorker(known, deliver)
-	queues := []string{relayQueue}
+	queues := []string{outbox.RelayQueue}
 	for _, c := range reg.Consumers() {
 		queues = append(queues, outbox.DrainQueue(c.Name), outbox.DeliverQueue(c.Name))
 	}
 	client, err := river.NewClient(newDriver(pool, queues, drain.begin, w.clock, cfg.Logger), &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
-		Queues:              map[string]river.QueueConfig{relayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},
+		Queues:              map[string]river.QueueConfig{outbox.RelayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},
 		FetchCooldown:       time.Millisecond,
 		FetchPollInterval:   w.poll,
 		FetchOnlyKnownKinds: true,
@@ -140,6 +142,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		Schema: cfg.Schema, MaxAttempts: cfg.MaxAttempts, RetryBase: cfg.RetryBase, RetryMax: cfg.RetryMax, Retention: cfg.Retention,
 		Logger: cfg.Logger, LogDeliveries: cfg.LogDeliveries, Build: cfg.Build, DrainHere: w.here.drain,
 		TracerProvider: cfg.TracerProvider,
+		Observer:       cfg.Observer,
 	})
 	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
 	drain.jobs = jobs{client, w.clock}

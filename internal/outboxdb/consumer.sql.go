@@ -12,6 +12,68 @@ import (
 	"github.com/google/uuid"
 )
 
+const ConsumerCounts = `-- name: ConsumerCounts :one
+WITH ahead AS (
+    SELECT coalesce(sum(n.wanted), 0)::bigint AS lag, coalesce(bool_and(n.looked < $2::bigint), true)::boolean AS whole,
+           coalesce(extract(epoch FROM clock_timestamp() - min(n.oldest_at)), 0)::double precision AS oldest_seconds
+      FROM (SELECT k.lane, count(*) AS looked, count(*) FILTER (WHERE e.wanted) AS wanted, min(e.occurred_at) FILTER (WHERE e.wanted) AS oldest_at
+              FROM /*schema*/cursors k
+              LEFT JOIN /*schema*/run_lanes l ON l.run = k.run AND l.lane = k.lane
+             CROSS JOIN LATERAL (
+                   SELECT b.occurred_at,
+                          ((l.run IS NULL OR b.pos <= l.to_pos OR b.pos > l.resume_pos)
+                           AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                                        WHERE s.consumer = $3 AND (b.pos > s.from_pos OR b.pos <= l.to_pos)
+                                          AND b.type LIKE s.like_pattern)) AS wanted
+                     FROM (SELECT i.pos, i.type, i.occurred_at FROM /*schema*/events i
+                            WHERE i.lane = k.lane AND i.pos > k.pos ORDER BY i.pos LIMIT $2::bigint) AS b) AS e
+             WHERE k.consumer = $3 GROUP BY k.lane) AS n
+), held AS (
+    SELECT count(*) AS looked, count(*) FILTER (WHERE i.settled_at IS NULL AND i.dead_at IS NULL) AS in_flight,
+           count(DISTINCT i.key) FILTER (WHERE i.reason <> 'external' OR i.dead_at IS NOT NULL) AS held_keys,
+           count(*) FILTER (WHERE i.dead_at IS NOT NULL AND i.settled_at IS NULL) AS dead
+      FROM (SELECT b.key, b.reason, b.settled_at, b.dead_at FROM /*schema*/holds b WHERE b.consumer = $3 LIMIT $1::bigint) AS i
+), parked AS (
+    SELECT count(*) AS waiting FROM (SELECT b.pos FROM /*schema*/waiting b WHERE b.consumer = $3 LIMIT $1::bigint) AS i
+)
+SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting,
+       (a.whole AND h.looked < $1::bigint AND w.waiting < $1::bigint)::boolean AS whole
+  FROM ahead a, held h, parked w
+`
+
+type ConsumerCountsParams struct {
+	Most       int64
+	MostOfLane int64
+	Consumer   string
+}
+
+type ConsumerCountsRow struct {
+	Lag           int64
+	OldestSeconds float64
+	InFlight      int64
+	HeldKeys      int64
+	Dead          int64
+	Waiting       int64
+	Whole         bool
+}
+
+// All of it counted, as far as there is not much: in no lane and no table more than @most rows are looked at, and whole says whether
+// that were all.
+func (q *Queries) ConsumerCounts(ctx context.Context, db DBTX, arg ConsumerCountsParams) (ConsumerCountsRow, error) {
+	row := db.QueryRow(ctx, ConsumerCounts, arg.Most, arg.MostOfLane, arg.Consumer)
+	var i ConsumerCountsRow
+	err := row.Scan(
+		&i.Lag,
+		&i.OldestSeconds,
+		&i.InFlight,
+		&i.HeldKeys,
+		&i.Dead,
+		&i.Waiting,
+		&i.Whole,
+	)
+	return i, err
+}
+
 const ConsumerHolds = `-- name: ConsumerHolds :one
 SELECT count(*) FILTER (WHERE settled_at IS NULL AND dead_at IS NULL) AS in_flight,
        count(DISTINCT key) FILTER (WHERE reason <> 'external' OR dead_at IS NOT NULL) AS held_keys,
@@ -111,10 +173,12 @@ func (q *Queries) ConsumerKnown(ctx context.Context, db DBTX, name string) (bool
 const ConsumerLag = `-- name: ConsumerLag :one
 SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(e.occurred_at)), 0)::double precision AS oldest_seconds
   FROM /*schema*/cursors c
+  LEFT JOIN /*schema*/run_lanes l ON l.run = c.run AND l.lane = c.lane
   JOIN /*schema*/events e ON e.lane = c.lane AND e.pos > c.pos
  WHERE c.consumer = $1
+   AND (l.run IS NULL OR e.pos <= l.to_pos OR e.pos > l.resume_pos)
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR c.run IS NOT NULL) AND e.type LIKE s.like_pattern)
+                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR e.pos <= l.to_pos) AND e.type LIKE s.like_pattern)
 `
 
 type ConsumerLagRow struct {
@@ -122,7 +186,8 @@ type ConsumerLagRow struct {
 	OldestSeconds float64
 }
 
-// What is ahead of the cursors and wanted, and how old the oldest of it is.
+// What is ahead of the cursors and wanted, and how old the oldest of it is. Counted event by event: see ConsumerCounts and StatsList.
+// A run takes up again what was wanted of its range; what lies between its end and where the cursor goes on is passed already.
 func (q *Queries) ConsumerLag(ctx context.Context, db DBTX, consumer string) (ConsumerLagRow, error) {
 	row := db.QueryRow(ctx, ConsumerLag, consumer)
 	var i ConsumerLagRow

@@ -41,17 +41,18 @@ func (q *Queries) DeliveryLogInsert(ctx context.Context, db DBTX, arg DeliveryLo
 
 const DrainAdvance = `-- name: DrainAdvance :one
 UPDATE /*schema*/cursors c
-   SET pos = n.pos,
+   SET pos = n.pos, passed = c.passed + $1,
        tries = CASE WHEN n.pos >= c.suspect_pos THEN 0 ELSE c.tries END
-  FROM (SELECT greatest($3::bigint, CASE WHEN $4::boolean THEN
+  FROM (SELECT greatest($4::bigint, CASE WHEN $5::boolean THEN
            (SELECT max(a.pos) FROM (SELECT e.pos FROM /*schema*/events e
-                                     WHERE e.lane = $2 AND e.pos > $5 AND e.pos <= $6
-                                     ORDER BY e.pos LIMIT $7) AS a) END) AS pos) AS n
- WHERE c.consumer = $1 AND c.lane = $2 AND n.pos > c.pos
+                                     WHERE e.lane = $3 AND e.pos > $6 AND e.pos <= $7
+                                     ORDER BY e.pos LIMIT $8) AS a) END) AS pos) AS n
+ WHERE c.consumer = $2 AND c.lane = $3 AND n.pos > c.pos
 RETURNING c.pos
 `
 
 type DrainAdvanceParams struct {
+	Wanted   int64
 	Consumer string
 	Lane     int16
 	Pos      int64
@@ -64,6 +65,7 @@ type DrainAdvanceParams struct {
 // To the last event that was dealt with and, when the window held no more, past what was not wanted of what it looked at.
 func (q *Queries) DrainAdvance(ctx context.Context, db DBTX, arg DrainAdvanceParams) (int64, error) {
 	row := db.QueryRow(ctx, DrainAdvance,
+		arg.Wanted,
 		arg.Consumer,
 		arg.Lane,
 		arg.Pos,
@@ -140,7 +142,7 @@ func (q *Queries) DrainCrashed(ctx context.Context, db DBTX, arg DrainCrashedPar
 }
 
 const DrainEndRun = `-- name: DrainEndRun :execrows
-UPDATE /*schema*/cursors k SET pos = l.resume_pos, run = NULL, tries = 0
+UPDATE /*schema*/cursors k SET pos = l.resume_pos, passed = coalesce(l.resume_passed, k.passed), run = NULL, tries = 0
   FROM /*schema*/run_lanes l
  WHERE k.consumer = $1 AND k.lane = $2 AND l.run = k.run AND l.lane = k.lane
    AND NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = k.lane AND e.pos > k.pos AND e.pos <= l.to_pos)

@@ -89,6 +89,20 @@ type Consumer struct {
 	Dedupe    *string
 }
 
+type ConsumerStat struct {
+	Consumer string
+	Head     int64
+	Ready    []int64
+	Patterns []string
+	Lag      int64
+	OldestAt *time.Time
+	InFlight int64
+	HeldKeys int64
+	Waiting  int64
+	Dead     int64
+	Letters  int64
+}
+
 type ConsumerSubscription struct {
 	Consumer    string
 	Pattern     string
@@ -104,6 +118,7 @@ type Cursor struct {
 	Tries      int32
 	SuspectPos int64
 	Run        *int64
+	Passed     int64
 }
 
 type DeliveryLog struct {
@@ -234,6 +249,14 @@ type Quarantine struct {
 	NotBefore     *time.Time
 }
 
+type RelayStat struct {
+	One         bool
+	At          time.Time
+	Above       int64
+	Quarantined int64
+	Jobs        json.RawMessage
+}
+
 type RelayState struct {
 	One           bool
 	Head          int64
@@ -288,10 +311,12 @@ type Run struct {
 }
 
 type RunLane struct {
-	Run       int64
-	Lane      int16
-	ToPos     int64
-	ResumePos int64
+	Run          int64
+	Lane         int16
+	ToPos        int64
+	ResumePos    int64
+	Events       int64
+	ResumePassed *int64
 }
 
 type Scheduled struct {

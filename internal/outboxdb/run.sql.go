@@ -41,8 +41,9 @@ func (q *Queries) LanesInRun(ctx context.Context, db DBTX) ([]LanesInRunRow, err
 }
 
 const RunBegin = `-- name: RunBegin :exec
-UPDATE /*schema*/cursors k SET pos = $1, run = $2, tries = 0, suspect_pos = 0
- WHERE k.consumer = $3 AND k.lane IN (SELECT l.lane FROM /*schema*/run_lanes l WHERE l.run = $2)
+UPDATE /*schema*/cursors k SET pos = $1, passed = k.passed - l.events, run = $2, tries = 0, suspect_pos = 0
+  FROM /*schema*/run_lanes l
+ WHERE k.consumer = $3 AND l.run = $2 AND l.lane = k.lane
 `
 
 type RunBeginParams struct {
@@ -57,15 +58,18 @@ func (q *Queries) RunBegin(ctx context.Context, db DBTX, arg RunBeginParams) err
 }
 
 const RunCount = `-- name: RunCount :one
-UPDATE /*schema*/runs r SET events = (
-    SELECT count(*) FROM /*schema*/run_lanes l
-      JOIN /*schema*/events e ON e.lane = l.lane AND e.pos > r.from_pos AND e.pos <= l.to_pos
-     WHERE l.run = r.id
-       AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = r.consumer AND e.type LIKE s.like_pattern))
- WHERE r.id = $1 RETURNING r.events
+WITH counted AS (
+    UPDATE /*schema*/run_lanes l SET events = (
+        SELECT count(*) FROM /*schema*/events e
+         WHERE e.lane = l.lane AND e.pos > r.from_pos AND e.pos <= l.to_pos
+           AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = r.consumer AND e.type LIKE s.like_pattern))
+      FROM /*schema*/runs r WHERE r.id = $1 AND l.run = r.id
+    RETURNING l.events
+)
+UPDATE /*schema*/runs r SET events = (SELECT coalesce(sum(c.events), 0) FROM counted c)::bigint WHERE r.id = $1 RETURNING r.events
 `
 
-// How many events a run has, and sets it down.
+// How many events a run has, and sets it down, by lane too.
 func (q *Queries) RunCount(ctx context.Context, db DBTX, run int64) (int64, error) {
 	row := db.QueryRow(ctx, RunCount, run)
 	var events int64
@@ -202,8 +206,8 @@ func (q *Queries) RunInsert(ctx context.Context, db DBTX, arg RunInsertParams) (
 }
 
 const RunLanesInsert = `-- name: RunLanesInsert :many
-INSERT INTO /*schema*/run_lanes (run, lane, to_pos, resume_pos)
-SELECT $1, k.lane, least($2::bigint, k.pos), k.pos FROM /*schema*/cursors k
+INSERT INTO /*schema*/run_lanes (run, lane, to_pos, resume_pos, resume_passed)
+SELECT $1, k.lane, least($2::bigint, k.pos), k.pos, k.passed FROM /*schema*/cursors k
  WHERE k.consumer = $3 AND k.pos > $4::bigint
    AND EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = k.lane AND e.pos > $4 AND e.pos <= least($2::bigint, k.pos))
 RETURNING lane
@@ -275,7 +279,7 @@ func (q *Queries) RunStop(ctx context.Context, db DBTX, run int64) error {
 }
 
 const RunStopCursors = `-- name: RunStopCursors :exec
-UPDATE /*schema*/cursors k SET pos = l.resume_pos, run = NULL, tries = 0
+UPDATE /*schema*/cursors k SET pos = l.resume_pos, passed = coalesce(l.resume_passed, k.passed), run = NULL, tries = 0
   FROM /*schema*/run_lanes l WHERE l.run = $1::bigint AND k.run = l.run AND k.lane = l.lane
 `
 

@@ -120,13 +120,16 @@ SELECT c.name, c.kind, c.ordered, c.on_dead, c.paused_at, c.created_at,
   FROM /*schema*/consumers c ORDER BY c.name;
 
 -- name: ConsumerLag :one
--- What is ahead of the cursors and wanted, and how old the oldest of it is.
+-- What is ahead of the cursors and wanted, and how old the oldest of it is. Counted event by event: see ConsumerCounts and StatsList.
+-- A run takes up again what was wanted of its range; what lies between its end and where the cursor goes on is passed already.
 SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(e.occurred_at)), 0)::double precision AS oldest_seconds
   FROM /*schema*/cursors c
+  LEFT JOIN /*schema*/run_lanes l ON l.run = c.run AND l.lane = c.lane
   JOIN /*schema*/events e ON e.lane = c.lane AND e.pos > c.pos
  WHERE c.consumer = @consumer
+   AND (l.run IS NULL OR e.pos <= l.to_pos OR e.pos > l.resume_pos)
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
-                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR c.run IS NOT NULL) AND e.type LIKE s.like_pattern);
+                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR e.pos <= l.to_pos) AND e.type LIKE s.like_pattern);
 
 -- name: ConsumerHolds :one
 SELECT count(*) FILTER (WHERE settled_at IS NULL AND dead_at IS NULL) AS in_flight,
@@ -134,6 +137,36 @@ SELECT count(*) FILTER (WHERE settled_at IS NULL AND dead_at IS NULL) AS in_flig
        count(*) FILTER (WHERE dead_at IS NOT NULL AND settled_at IS NULL) AS dead,
        (SELECT count(*) FROM /*schema*/waiting w WHERE w.consumer = @consumer) AS waiting
   FROM /*schema*/holds WHERE consumer = @consumer;
+
+-- name: ConsumerCounts :one
+-- All of it counted, as far as there is not much: in no lane and no table more than @most rows are looked at, and whole says whether
+-- that were all.
+WITH ahead AS (
+    SELECT coalesce(sum(n.wanted), 0)::bigint AS lag, coalesce(bool_and(n.looked < @most_of_lane::bigint), true)::boolean AS whole,
+           coalesce(extract(epoch FROM clock_timestamp() - min(n.oldest_at)), 0)::double precision AS oldest_seconds
+      FROM (SELECT k.lane, count(*) AS looked, count(*) FILTER (WHERE e.wanted) AS wanted, min(e.occurred_at) FILTER (WHERE e.wanted) AS oldest_at
+              FROM /*schema*/cursors k
+              LEFT JOIN /*schema*/run_lanes l ON l.run = k.run AND l.lane = k.lane
+             CROSS JOIN LATERAL (
+                   SELECT b.occurred_at,
+                          ((l.run IS NULL OR b.pos <= l.to_pos OR b.pos > l.resume_pos)
+                           AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                                        WHERE s.consumer = @consumer AND (b.pos > s.from_pos OR b.pos <= l.to_pos)
+                                          AND b.type LIKE s.like_pattern)) AS wanted
+                     FROM (SELECT i.pos, i.type, i.occurred_at FROM /*schema*/events i
+                            WHERE i.lane = k.lane AND i.pos > k.pos ORDER BY i.pos LIMIT @most_of_lane::bigint) AS b) AS e
+             WHERE k.consumer = @consumer GROUP BY k.lane) AS n
+), held AS (
+    SELECT count(*) AS looked, count(*) FILTER (WHERE i.settled_at IS NULL AND i.dead_at IS NULL) AS in_flight,
+           count(DISTINCT i.key) FILTER (WHERE i.reason <> 'external' OR i.dead_at IS NOT NULL) AS held_keys,
+           count(*) FILTER (WHERE i.dead_at IS NOT NULL AND i.settled_at IS NULL) AS dead
+      FROM (SELECT b.key, b.reason, b.settled_at, b.dead_at FROM /*schema*/holds b WHERE b.consumer = @consumer LIMIT @most::bigint) AS i
+), parked AS (
+    SELECT count(*) AS waiting FROM (SELECT b.pos FROM /*schema*/waiting b WHERE b.consumer = @consumer LIMIT @most::bigint) AS i
+)
+SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting,
+       (a.whole AND h.looked < @most::bigint AND w.waiting < @most::bigint)::boolean AS whole
+  FROM ahead a, held h, parked w;
 
 -- name: ConsumerPaused :one
 SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name AND paused_at IS NOT NULL);

@@ -98,7 +98,7 @@ SELECT (((SELECT e.pos FROM /*schema*/events e
 -- name: DrainAdvance :one
 -- To the last event that was dealt with and, when the window held no more, past what was not wanted of what it looked at.
 UPDATE /*schema*/cursors c
-   SET pos = n.pos,
+   SET pos = n.pos, passed = c.passed + @wanted,
        tries = CASE WHEN n.pos >= c.suspect_pos THEN 0 ELSE c.tries END
   FROM (SELECT greatest(@pos::bigint, CASE WHEN @past::boolean THEN
            (SELECT max(a.pos) FROM (SELECT e.pos FROM /*schema*/events e
@@ -109,7 +109,7 @@ RETURNING c.pos;
 
 -- name: DrainEndRun :execrows
 -- The lane's run is through: the cursor goes back to where it was set back from.
-UPDATE /*schema*/cursors k SET pos = l.resume_pos, run = NULL, tries = 0
+UPDATE /*schema*/cursors k SET pos = l.resume_pos, passed = coalesce(l.resume_passed, k.passed), run = NULL, tries = 0
   FROM /*schema*/run_lanes l
  WHERE k.consumer = @consumer AND k.lane = @lane AND l.run = k.run AND l.lane = k.lane
    AND NOT EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = k.lane AND e.pos > k.pos AND e.pos <= l.to_pos);

@@ -11,24 +11,28 @@ VALUES (@consumer, @from_pos, @to_pos, 0, @appends, @actor, @reason) RETURNING i
 
 -- name: RunLanesInsert :many
 -- Each lane goes back to the start of the run, unless its cursor has not come that far.
-INSERT INTO /*schema*/run_lanes (run, lane, to_pos, resume_pos)
-SELECT @run, k.lane, least(@to_pos::bigint, k.pos), k.pos FROM /*schema*/cursors k
+INSERT INTO /*schema*/run_lanes (run, lane, to_pos, resume_pos, resume_passed)
+SELECT @run, k.lane, least(@to_pos::bigint, k.pos), k.pos, k.passed FROM /*schema*/cursors k
  WHERE k.consumer = @consumer AND k.pos > @from_pos::bigint
    AND EXISTS (SELECT FROM /*schema*/events e WHERE e.lane = k.lane AND e.pos > @from_pos AND e.pos <= least(@to_pos::bigint, k.pos))
 RETURNING lane;
 
 -- name: RunBegin :exec
-UPDATE /*schema*/cursors k SET pos = @from_pos, run = @run, tries = 0, suspect_pos = 0
- WHERE k.consumer = @consumer AND k.lane IN (SELECT l.lane FROM /*schema*/run_lanes l WHERE l.run = @run);
+UPDATE /*schema*/cursors k SET pos = @from_pos, passed = k.passed - l.events, run = @run, tries = 0, suspect_pos = 0
+  FROM /*schema*/run_lanes l
+ WHERE k.consumer = @consumer AND l.run = @run AND l.lane = k.lane;
 
 -- name: RunCount :one
--- How many events a run has, and sets it down.
-UPDATE /*schema*/runs r SET events = (
-    SELECT count(*) FROM /*schema*/run_lanes l
-      JOIN /*schema*/events e ON e.lane = l.lane AND e.pos > r.from_pos AND e.pos <= l.to_pos
-     WHERE l.run = r.id
-       AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = r.consumer AND e.type LIKE s.like_pattern))
- WHERE r.id = @run RETURNING r.events;
+-- How many events a run has, and sets it down, by lane too.
+WITH counted AS (
+    UPDATE /*schema*/run_lanes l SET events = (
+        SELECT count(*) FROM /*schema*/events e
+         WHERE e.lane = l.lane AND e.pos > r.from_pos AND e.pos <= l.to_pos
+           AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s WHERE s.consumer = r.consumer AND e.type LIKE s.like_pattern))
+      FROM /*schema*/runs r WHERE r.id = @run AND l.run = r.id
+    RETURNING l.events
+)
+UPDATE /*schema*/runs r SET events = (SELECT coalesce(sum(c.events), 0) FROM counted c)::bigint WHERE r.id = @run RETURNING r.events;
 
 -- name: RunLetters :execrows
 -- Letters whose events are run again. While they are, they count as being replayed.
@@ -65,7 +69,7 @@ UPDATE /*schema*/discarded_jobs d SET state = d.before_run, before_run = NULL, r
    AND NOT EXISTS (SELECT FROM /*schema*/run_lanes l WHERE l.run = d.run AND l.lane = d.lane AND d.pos <= l.to_pos);
 
 -- name: RunStopCursors :exec
-UPDATE /*schema*/cursors k SET pos = l.resume_pos, run = NULL, tries = 0
+UPDATE /*schema*/cursors k SET pos = l.resume_pos, passed = coalesce(l.resume_passed, k.passed), run = NULL, tries = 0
   FROM /*schema*/run_lanes l WHERE l.run = @run::bigint AND k.run = l.run AND k.lane = l.lane;
 
 -- name: RunStop :exec
