@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -19,11 +20,16 @@ type AdminConfig struct {
 	Operator *outbox.Operator
 	// Tokens are the operators' bearer tokens; the value is the actor's name. None: there are no admin routes.
 	Tokens map[string]string
+	// Metrics answers GET /metrics, without a token, as the probes do. Nil: there is no such route.
+	Metrics http.Handler
 }
 
-// NewAdmin returns the operators' listener: probes and, where there are tokens, /admin.
+// NewAdmin returns the operators' listener: probes, metrics and, where there are tokens, /admin.
 func NewAdmin(cfg AdminConfig) *echo.Echo {
 	e := newEcho(cfg.Config)
+	if cfg.Metrics != nil {
+		e.GET("/metrics", echo.WrapHandler(cfg.Metrics))
+	}
 	a := &admin{operator: cfg.Operator, pool: cfg.Pool}
 	for token, name := range cfg.Tokens {
 		a.tokens = append(a.tokens, hashedToken{sha256.Sum256([]byte(token)), name})

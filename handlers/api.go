@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
@@ -30,6 +31,9 @@ type Config struct {
 	// IPExtractor says which address a request came from. Nil: the one that the connection comes from, whatever the
 	// request's headers claim; behind a proxy use echo.ExtractIPFromXFFHeader with the proxies that are trusted.
 	IPExtractor echo.IPExtractor
+	// Observe is told of each request when it is answered: its method (other, for one that HTTP does not have), the pattern of its route
+	// (unmatched where there is none), its status, and how long it took. It must return at once. Nil: nobody is told.
+	Observe func(method, route string, status int, took time.Duration)
 	// PasswordHashes is how many passwords are hashed at the same time. 0: three quarters of the processors, so that
 	// a flood of signups leaves some to everything else.
 	PasswordHashes int
@@ -88,7 +92,7 @@ func newEcho(cfg Config) *echo.Echo {
 	e.StdLogger = slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn)
 	e.IPExtractor = cfg.IPExtractor
 	e.HTTPErrorHandler = writeError
-	e.Use(observe(cfg.Logger, tracer(cfg.TracerProvider)))
+	e.Use(observe(cfg.Logger, tracer(cfg.TracerProvider), cfg.Observe))
 
 	h := health{ready: cfg.Ready, warnings: cfg.Warnings}
 	e.GET("/healthz", h.alive)

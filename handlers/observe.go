@@ -22,8 +22,9 @@ const (
 )
 
 // observe is the way of every request: it gives it a correlation id, turns an error or a panic into an answer, and
-// writes one log line, with the route's pattern and no datum of the request. Where requests are traced, all of that is within its span.
-func observe(logger *slog.Logger, spans trace.Tracer) echo.MiddlewareFunc {
+// writes one log line, with the route's pattern and no datum of the request; whoever counts requests is told the same. Where requests are
+// traced, all of that is within its span.
+func observe(logger *slog.Logger, spans trace.Tracer, told func(method, route string, status int, took time.Duration)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			began := time.Now()
@@ -36,7 +37,11 @@ func observe(logger *slog.Logger, spans trace.Tracer) echo.MiddlewareFunc {
 			if err := guard(next, c); err != nil {
 				c.Error(err)
 			}
-			logRequest(logger, c, time.Since(began))
+			took := time.Since(began)
+			logRequest(logger, c, took)
+			if told != nil {
+				told(method(c.Request().Method), route(c), status(c), took)
+			}
 			return nil
 		}
 	}
@@ -81,12 +86,11 @@ func guard(next echo.HandlerFunc, c echo.Context) (err error) {
 }
 
 func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
-	status, level := c.Response().Status, slog.LevelInfo
+	status, level := status(c), slog.LevelInfo
 	failure, _ := c.Get(failureKey).(*problem)
 	probe := isProbe(c)
 	switch {
-	case clientGone(c) && !c.Response().Committed:
-		status = statusClientGone
+	case status == statusClientGone:
 	case status >= 500 && probe:
 		level = slog.LevelWarn
 	case status >= 500 || failure != nil && failure.status >= 500:
@@ -119,7 +123,17 @@ func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
 	logger.LogAttrs(ctx, level, "request", attrs...)
 }
 
-func isProbe(c echo.Context) bool { return c.Path() == "/healthz" || c.Path() == "/readyz" }
+func isProbe(c echo.Context) bool {
+	return c.Path() == "/healthz" || c.Path() == "/readyz" || c.Path() == "/metrics"
+}
+
+// status is what was answered, or would have been.
+func status(c echo.Context) int {
+	if clientGone(c) && !c.Response().Committed {
+		return statusClientGone
+	}
+	return c.Response().Status
+}
 
 // route is the pattern, which has no ids, of a route that exists.
 func route(c echo.Context) string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/internal/mail"
+	"github.com/pgoutbox/pgoutbox/internal/metrics"
 	"github.com/pgoutbox/pgoutbox/internal/payments"
 	"github.com/pgoutbox/pgoutbox/internal/telemetry"
 	"github.com/pgoutbox/pgoutbox/migrations"
@@ -50,6 +51,7 @@ type service struct {
 
 	pool     *pgxpool.Pool
 	tracing  *telemetry.Telemetry
+	metrics  *metrics.Metrics
 	workers  *workers.Workers
 	api      *listener
 	admin    *listener
@@ -82,6 +84,14 @@ func (s *service) start(ctx context.Context) (err error) {
 		return errors.New("the database's schema is not up to date: run outbox migrate up")
 	}
 
+	jobs, err := workers.NewJobs(s.pool, "")
+	if err != nil {
+		return err
+	}
+	operator := outbox.NewOperator(s.pool, jobs, "", s.log)
+	if s.metrics, err = metrics.New(metrics.Config{Pool: s.pool, Stats: operator.Stats, Build: version(), Logger: s.log}); err != nil {
+		return err
+	}
 	provider, err := s.provider()
 	if err != nil {
 		return err
@@ -90,10 +100,6 @@ func (s *service) start(ctx context.Context) (err error) {
 		if err := s.startWorkers(ctx, provider); err != nil {
 			return err
 		}
-	}
-	jobs, err := workers.NewJobs(s.pool, "")
-	if err != nil {
-		return err
 	}
 	tokens, err := s.cfg.adminTokens()
 	if err != nil {
@@ -104,14 +110,15 @@ func (s *service) start(ctx context.Context) (err error) {
 		StripeWebhookSecret: s.cfg.StripeWebhookSecret,
 	}
 	if s.role != roleWorker {
-		api := handlers.NewAPI(common)
+		of := common
+		of.Observe = s.metrics.Requests("api")
+		api := handlers.NewAPI(of)
 		if s.api, err = listen(s.cfg.Addr, api, s.failed); err != nil {
 			return fmt.Errorf("OUTBOX_ADDR: %w", err)
 		}
 	}
-	admin := handlers.NewAdmin(handlers.AdminConfig{
-		Config: common, Operator: outbox.NewOperator(s.pool, jobs, "", s.log), Tokens: tokens,
-	})
+	common.Observe = s.metrics.Requests("admin")
+	admin := handlers.NewAdmin(handlers.AdminConfig{Config: common, Operator: operator, Tokens: tokens, Metrics: s.metrics.Handler()})
 	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
 		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)
 	}
@@ -140,7 +147,8 @@ func (s *service) startWorkers(ctx context.Context, provider payments.Provider) 
 	s.workers, err = workers.New(s.pool, reg, workers.Config{
 		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention,
 		PollOnly: s.cfg.PollOnly, SoftStop: softStop,
-		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(), TracerProvider: s.tracing.TracerProvider(),
+		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),
+		TracerProvider: s.tracing.TracerProvider(), Observer: s.metrics,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,75 @@
+// Package metrics is what /metrics answers: what this process has counted, its pool, and what the leading relay keeps in the database.
+// Labels are names of consumers, routes, queues, states and outcomes, of which there are few: no key, id, address or message is among them.
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+// Config is what the metrics are of.
+type Config struct {
+	Pool *pgxpool.Pool
+	// Stats reads what is kept in the database; its context ends after two seconds.
+	Stats func(context.Context) (*outbox.Stats, error)
+	// Build names the running code.
+	Build string
+	// Logger is told when the database does not answer, and when it does again.
+	Logger *slog.Logger
+}
+
+// Metrics are those of one process. Safe for concurrent use.
+type Metrics struct {
+	*engine // an outbox.Observer
+	http    *prometheus.HistogramVec
+	handler http.Handler
+}
+
+// atOnce is how many scrapes are answered at a time: each takes a connection of the pool.
+const atOnce = 2
+
+// New returns the metrics, in a registry of their own.
+func New(cfg Config) (*Metrics, error) {
+	m := &Metrics{engine: newEngine(), http: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "outbox_http_request_duration_seconds",
+		Help: "How long HTTP requests took, by the route's pattern and the class of the status; what waited for Prefer: wait is among them.",
+		// With 30 s, the longest wait, as the last.
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"listener", "method", "route", "status"})}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "outbox_build_info", Help: "Always 1; the label names the running code.", ConstLabels: prometheus.Labels{"version": cfg.Build},
+	})
+	build.Set(1)
+	registry := prometheus.NewRegistry()
+	for _, c := range append(
+		m.all(), m.http, build, newPool(cfg.Pool), newStats(cfg.Stats, cfg.Logger),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	) {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: atOnce, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelError)})
+	return m, nil
+}
+
+// Handler answers a scrape. While the database does not answer, what the process itself knows is answered all the same.
+func (m *Metrics) Handler() http.Handler { return m.handler }
+
+// Requests returns what is told of the requests of a listener: their methods and routes are patterns, of which there are few.
+func (m *Metrics) Requests(listener string) func(method, route string, status int, took time.Duration) {
+	return func(method, route string, status int, took time.Duration) {
+		m.http.WithLabelValues(listener, method, route, strconv.Itoa(status/100)+"xx").Observe(took.Seconds())
+	}
+}
