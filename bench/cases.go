@@ -152,6 +152,13 @@ var measurements = []measurement{
 		},
 		on: withOutbox, once: true, run: idle,
 	},
+	{
+		gives: []figure{
+			{"scrape/p50", "ms", "what a scrape of the metrics asks of the database, with a backlog ahead of six consumers and 10,000 dead letters each"},
+			{"scrape/p99", "ms", "the same"},
+		},
+		on: withOutbox, once: true, long: true, run: scrape,
+	},
 }
 
 func listCases(w io.Writer) error {

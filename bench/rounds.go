@@ -26,8 +26,8 @@ type sizes struct {
 	timeout time.Duration
 
 	// warmEvents come before those that are timed; riverWarmEvents at those that are slower.
-	warmEvents, riverWarmEvents                                                                     int
-	events, limitEvents, riverEvents, watermillEvents, backlogEvents, snapshotEvents, catchUpEvents int
+	warmEvents, riverWarmEvents                                                                                   int
+	events, limitEvents, riverEvents, watermillEvents, backlogEvents, snapshotEvents, catchUpEvents, scrapeEvents int
 
 	watermillBatches                                 []int
 	write, sustained, latency, idleSettle, idleSpell time.Duration
@@ -37,7 +37,7 @@ var (
 	quickSize = sizes{
 		name: "quick", rounds: 3, onceRounds: 1, budget: 225 * time.Second, timeout: time.Minute,
 		warmEvents: 10_000, riverWarmEvents: 500,
-		events: 80_000, limitEvents: 100_000, riverEvents: 4_000, watermillEvents: 15_000, backlogEvents: 120_000, snapshotEvents: 20_000, catchUpEvents: 50_000,
+		events: 80_000, limitEvents: 100_000, riverEvents: 4_000, watermillEvents: 15_000, backlogEvents: 120_000, snapshotEvents: 20_000, catchUpEvents: 50_000, scrapeEvents: 50_000,
 		watermillBatches: []int{1000},
 		write:            2 * time.Second, sustained: 4 * time.Second, latency: 5 * time.Second,
 		idleSettle: 11 * time.Second, idleSpell: 8 * time.Second,
@@ -45,7 +45,7 @@ var (
 	fullSize = sizes{
 		name: "full", rounds: 5, onceRounds: 3, timeout: 15 * time.Minute,
 		warmEvents: 20_000, riverWarmEvents: 2_000,
-		events: 200_000, limitEvents: 400_000, riverEvents: 10_000, watermillEvents: 30_000, backlogEvents: 1_000_000, snapshotEvents: 20_000, catchUpEvents: 1_000_000,
+		events: 200_000, limitEvents: 400_000, riverEvents: 10_000, watermillEvents: 30_000, backlogEvents: 1_000_000, snapshotEvents: 20_000, catchUpEvents: 1_000_000, scrapeEvents: 1_000_000,
 		watermillBatches: []int{100, 1000},
 		write:            5 * time.Second, sustained: 10 * time.Second, latency: 30 * time.Second,
 		idleSettle: 10 * time.Second, idleSpell: 30 * time.Second,

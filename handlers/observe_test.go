@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -67,6 +68,24 @@ func TestRequestsLeaveOneLine(t *testing.T) {
 	require.Equal(t, 1, strings.Count(s.log.all(), `"the-line"`))
 	s.call("GET", "/nowhere/at/all", nil, "X-Correlation-ID", "lost")
 	require.Equal(t, "unmatched", s.log.with(t, `"lost"`)["route"])
+}
+
+// Whoever counts requests is told of patterns and known methods only, whatever clients make up.
+func TestRequestsAreCountedByPattern(t *testing.T) {
+	t.Parallel()
+	told := make(chan string, 10)
+	s := newShop(t, func(cfg *handlers.Config) {
+		cfg.Observe = func(method, route string, status int, took time.Duration) {
+			require.Positive(t, took)
+			told <- fmt.Sprint(method, " ", route, " ", status)
+		}
+	})
+	s.call("GET", "/v1/orders/"+uuid.NewString(), nil)
+	require.Equal(t, "GET /v1/orders/:order_id 401", <-told)
+	s.call("BREW", "/"+uuid.NewString(), nil)
+	require.Equal(t, "other unmatched 404", <-told)
+	s.call("PATCH", "/v1/signup", nil)
+	require.Equal(t, "PATCH /v1/signup 405", <-told)
 }
 
 func TestPanicsAreErrors(t *testing.T) {

@@ -35,6 +35,8 @@ const (
 	// of a lane are looked at.
 	countMost       = 10_000
 	countMostOfLane = 200
+	// countLook bounds that.
+	countLook = 10 * time.Second
 )
 
 // Consumers returns every consumer by name. What there is little of is counted now; of a consumer with much, the numbers are those
@@ -58,8 +60,10 @@ func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 		status := ConsumerStatus{
 			Name: r.Name, Kind: r.Kind, Ordered: r.Ordered, OnDead: DeadPolicy(r.OnDead), Patterns: r.Patterns, PausedAt: r.PausedAt,
 		}
-		n, err := o.q.ConsumerCounts(ctx, db, outboxdb.ConsumerCountsParams{Consumer: r.Name, Most: countMost, MostOfLane: countMostOfLane})
-		if err != nil {
+		var n outboxdb.ConsumerCountsRow
+		if err := o.look(ctx, countLook, func(b *pgx.Batch) {
+			queueRow(b, &n, o.schema.sql(outboxdb.ConsumerCounts), int64(countMost), int64(countMostOfLane), r.Name)
+		}); err != nil {
 			return nil, fmt.Errorf("outbox: count what %s has to do: %w", r.Name, err)
 		}
 		if k := kept[r.Name]; !n.Whole && k.Counted {

@@ -50,6 +50,8 @@ func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 		"EventsTraced":     {outboxdb.EventsTraced, `events(?s:.*)Index Cond: .*lane = .*pos > .*pos <= `},
 		"EventTraceParent": {outboxdb.EventTraceParent, `events(?s:.*)Index Cond: .*lane = .*pos = `},
 		"StatsCount":       {outboxdb.StatsCount, `events(?s:.*)Index Cond: .*lane = .*pos > .*pos <= `},
+		"StatsRelay":       {outboxdb.StatsRelay, `outbox_pkey on outbox b\n +Index Cond: .*seq > `},
+		"ConsumerCounts":   {outboxdb.ConsumerCounts, `events(?s:.*)Index Cond: .*lane = .*pos > (?s:.*)holds b\n +Index Cond: .*consumer = (?s:.*)waiting b\w*\n +Index Cond: .*consumer = `},
 		"StatsOldest":      {outboxdb.StatsOldest, `events(?s:.*)Index Cond: .*lane = .*pos > (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DeliverJobDone":   {outboxdb.DeliverJobDone, `river_job\n +Index Cond: .id = `},
 	} {

@@ -4,14 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
-// StatsMostOutbox is up to how many rows of the outbox Stats counts.
-const StatsMostOutbox = 10_000
+const (
+	// StatsMostOutbox is up to how many rows of the outbox Stats counts.
+	StatsMostOutbox = 5_000
+	// statsTime bounds the statements of Stats, by the server: somebody waits who asks again soon.
+	statsTime = 1500 * time.Millisecond
+)
 
 // Stats are how the whole is doing, as the leading relay last kept it: consumers follow within a second or, when nothing but their holds
 // and letters changes, within five; with a great many of those it takes longer, since counting them may take a fiftieth of the time.
@@ -60,10 +65,11 @@ func (o *Operator) Stats(ctx context.Context) (*Stats, error) {
 		relay     outboxdb.StatsRelayRow
 		consumers []outboxdb.StatsListRow
 	)
-	b := &pgx.Batch{}
-	queueRow(b, &relay, o.schema.sql(outboxdb.StatsRelay), RelayDeadAfter.Seconds(), int32(StatsMostOutbox))
-	queueRows(b, &consumers, o.schema.sql(outboxdb.StatsList))
-	if err := o.pool.SendBatch(ctx, b).Close(); err != nil {
+	err := o.look(ctx, statsTime, func(b *pgx.Batch) {
+		queueRow(b, &relay, o.schema.sql(outboxdb.StatsRelay), RelayDeadAfter.Seconds(), int32(StatsMostOutbox))
+		queueRows(b, &consumers, o.schema.sql(outboxdb.StatsList))
+	})
+	if err != nil {
 		return nil, fmt.Errorf("outbox: read statistics: %w", err)
 	}
 	s := &Stats{
@@ -80,4 +86,23 @@ func (o *Operator) Stats(ctx context.Context) (*Stats, error) {
 		})
 	}
 	return s, nil
+}
+
+// look reads in one round trip, with the engine's plans: they are by an index, also where a table that is full now was empty when they
+// were made.
+func (o *Operator) look(ctx context.Context, within time.Duration, read func(*pgx.Batch)) error {
+	conn, err := o.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	tx, err := pipelineOn(ctx, conn, "begin isolation level read committed read only", within, within, func(b *pgx.Batch) {
+		read(b)
+		b.Queue("commit")
+	})
+	if err != nil {
+		return err
+	}
+	tx.commits()
+	tx.end()
+	return nil
 }

@@ -13,7 +13,9 @@ type pool struct {
 }
 
 func newPool(p *pgxpool.Pool) *pool {
-	d := func(name, help string, labels ...string) *prometheus.Desc { return prometheus.NewDesc(name, help, labels, nil) }
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
 	return &pool{
 		stat:        p.Stat,
 		connections: d("outbox_pool_connections", "Connections of the pool by state: acquired, idle or constructing.", "state"),

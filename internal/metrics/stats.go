@@ -26,7 +26,9 @@ type stats struct {
 }
 
 func newStats(read func(context.Context) (*outbox.Stats, error), log *slog.Logger) *stats {
-	d := func(name, help string, labels ...string) *prometheus.Desc { return prometheus.NewDesc(name, help, labels, nil) }
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
 	return &stats{
 		read: read, log: log,
 		success:  d("outbox_scrape_success", "1 where the database answered this scrape in time, else 0: what is kept in it is missing then."),
@@ -43,7 +45,7 @@ func newStats(read func(context.Context) (*outbox.Stats, error), log *slog.Logge
 		paused:   d("outbox_consumer_paused", "1 where the consumer is paused, else 0.", "consumer"),
 
 		alive:        d("outbox_relay_alive", "1 where a relay leads, in whatever process, else 0."),
-		outbox:       d("outbox_relay_lag_events", "Rows of the outbox that are not relayed yet; counted up to 10000."),
+		outbox:       d("outbox_relay_lag_events", "Rows of the outbox that are not relayed yet; counted up to 5000."),
 		outboxOldest: d("outbox_relay_oldest_age_seconds", "Age of the first row of the outbox that is not relayed yet; 0 where there is none."),
 		logged:       d("outbox_log_head_position", "Position of the last event in the log, which is how many were ever relayed."),
 		quarantined:  d("outbox_quarantined_rows", "Rows that the log refused, and the later rows of their keys."),

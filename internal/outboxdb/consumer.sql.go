@@ -26,7 +26,7 @@ WITH ahead AS (
                                         WHERE s.consumer = $3 AND (b.pos > s.from_pos OR b.pos <= l.to_pos)
                                           AND b.type LIKE s.like_pattern)) AS wanted
                      FROM (SELECT i.pos, i.type, i.occurred_at FROM /*schema*/events i
-                            WHERE i.lane = k.lane AND i.pos > k.pos ORDER BY i.pos LIMIT $2::bigint) AS b) AS e
+                            WHERE i.lane = k.lane AND i.pos > k.pos ORDER BY i.pos LIMIT $2::bigint) AS b OFFSET 0) AS e
              WHERE k.consumer = $3 GROUP BY k.lane) AS n
 ), held AS (
     SELECT count(*) AS looked, count(*) FILTER (WHERE i.settled_at IS NULL AND i.dead_at IS NULL) AS in_flight,

@@ -89,8 +89,8 @@ SELECT s.head, (s.token IS NOT NULL AND s.beat_at > clock_timestamp() - make_int
        k.quarantined, k.jobs, o.events::bigint AS outbox,
        coalesce(extract(epoch FROM clock_timestamp() - o.oldest_at), 0)::double precision AS oldest_seconds
   FROM /*schema*/relay_state s
- CROSS JOIN (SELECT r.at, r.above, r.quarantined, r.jobs FROM /*schema*/relay_stats r) AS k
+ CROSS JOIN (SELECT r.at, r.quarantined, r.jobs, CASE WHEN r.at > now() - interval '15 seconds' THEN r.above ELSE 0 END AS above
+               FROM /*schema*/relay_stats r) AS k
  CROSS JOIN LATERAL (SELECT count(*) AS events, min(a.occurred_at) AS oldest_at
                        FROM (SELECT b.occurred_at FROM /*schema*/outbox b
-                              WHERE b.seq > CASE WHEN k.at > clock_timestamp() - interval '15 seconds' THEN k.above ELSE 0 END
-                              ORDER BY b.seq LIMIT @most::bigint) AS a) AS o;
+                              WHERE b.seq > k.above ORDER BY b.seq LIMIT @most::bigint) AS a) AS o;
