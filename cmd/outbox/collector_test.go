@@ -64,6 +64,16 @@ func (c *spanCollector) of(trace string, names ...string) (found []*otlp.Span) {
 	return found
 }
 
+// torn is the id of a span that has not come, of which one with these names is a part; nil: there is none.
+func (c *spanCollector) torn(trace string, names ...string) []byte {
+	for _, s := range c.of(trace, names...) {
+		if !slices.ContainsFunc(c.of(trace), func(p *otlp.Span) bool { return bytes.Equal(p.SpanId, s.ParentSpanId) }) {
+			return s.ParentSpanId
+		}
+	}
+	return nil
+}
+
 func (c *spanCollector) contains(text string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
