@@ -72,6 +72,10 @@ type batch struct {
 // and as JSON first.
 func scanItems(rows pgx.Rows, most int) (items []item, cut bool, err error) {
 	size := 0
+	// Rows of a statement that failed have no fields, and panic when they are asked for them.
+	if err := rows.Err(); err != nil {
+		return nil, false, err
+	}
 	// The window leaves out what holds for all its rows.
 	runs := len(rows.FieldDescriptions()) > 13
 	var (

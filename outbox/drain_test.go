@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
@@ -53,6 +54,29 @@ func TestHasBacklog(t *testing.T) {
 	r.drain("effects", "a")
 	require.True(t, r.HasBacklog("effects"))
 	require.False(t, r.HasBacklog("another"))
+	r.agrees()
+}
+
+// A window that cannot be read is an error like any other, and no panic, which would take the process along: a server that shuts down while it
+// works on that statement, for one.
+func TestWindowThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "effects", effect, outbox.On("note.*"))
+	r := newRigOn(t, testdb.SmallPool(t, testdb.Pool(t), 1), reg, outbox.Config{})
+	r.append("a", 1, 2)
+	r.relay()
+	r.drain("effects", "a") // the connection knows the statements now
+	r.append("a", 3)
+	r.relay()
+	r.exec(`alter table events rename column data to hidden`)
+	_, err := r.Drain(t.Context(), outbox.Lane{Consumer: "effects", Lane: r.lane("a")}, 0, time.Minute)
+	var refused *pgconn.PgError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "42703", refused.Code)
+	r.exec(`alter table events rename column hidden to data`)
+	r.drain("effects", "a")
+	r.holds(`select array_agg(n order by i) = '{1,2,3}' from effects`)
 	r.agrees()
 }
 
