@@ -17,6 +17,7 @@ import (
 // AdminConfig is what the operators' listener needs.
 type AdminConfig struct {
 	Config
+	// Operator has the consumers' code in a process that runs them: see Operator.WithConsumers.
 	Operator *outbox.Operator
 	// Tokens are the operators' bearer tokens; the value is the actor's name. None: there are no admin routes.
 	Tokens map[string]string
@@ -43,6 +44,7 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	g.GET("/dlq", a.letters)
 	g.GET("/dlq/groups", a.letterGroups)
 	g.GET("/dlq/:id", a.letter)
+	g.POST("/dlq/:id/rehearse", a.rehearse)
 	g.POST("/dlq/:id/replay", a.replay)
 	g.POST("/dlq/:id/dismiss", a.dismiss)
 	g.GET("/events/:id", a.event)

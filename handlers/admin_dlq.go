@@ -104,6 +104,33 @@ func (a *admin) replay(c echo.Context) error {
 	return c.JSON(http.StatusAccepted, map[string]any{"id": id, "state": "replaying", "job_id": job})
 }
 
+// rehearse takes no body, or data to try in place of the event's own.
+func (a *admin) rehearse(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Data   json.RawMessage `json:"data"`
+		Reason string          `json:"reason"`
+	}
+	if err := decodeOptional(c, &body); err != nil {
+		return err
+	}
+	if string(body.Data) == "null" {
+		body.Data = nil
+	}
+	by, err := a.action(c, actionBody{Reason: body.Reason})
+	if err != nil {
+		return err
+	}
+	rehearsal, err := a.operator.Rehearse(c.Request().Context(), id, body.Data, by)
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, rehearsal)
+}
+
 func (a *admin) dismiss(c echo.Context) error {
 	id, err := letterID(c)
 	if err != nil {

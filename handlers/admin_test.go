@@ -39,12 +39,17 @@ type office struct {
 	url  string
 }
 
-func newOffice(t testing.TB, tokens map[string]string) *office {
+// newOffice is one in a process that has the code of these consumers, if any.
+func newOffice(t testing.TB, tokens map[string]string, code ...*outbox.Registry) *office {
 	t.Helper()
 	o := &office{t: t, pool: testdb.Pool(t)}
+	operator := outbox.NewOperator(o.pool, idleJobs{}, "", nil)
+	for _, reg := range code {
+		operator = operator.WithConsumers(reg)
+	}
 	e := handlers.NewAdmin(handlers.AdminConfig{
 		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler)},
-		Operator: outbox.NewOperator(o.pool, idleJobs{}, "", nil), Tokens: tokens,
+		Operator: operator, Tokens: tokens,
 	})
 	server := httptest.NewServer(e)
 	t.Cleanup(server.Close)
@@ -150,6 +155,10 @@ func TestAdminRefusesByName(t *testing.T) {
 		{"POST", "/admin/dlq/1/replay", `{"reason":7}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/replay", `{"force":true}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/replay", `{"force":1}`, 422, "/force"},
+		{"POST", "/admin/dlq/1/rehearse", ``, 409, ""},
+		{"POST", "/admin/dlq/2/rehearse", ``, 404, ""},
+		{"POST", "/admin/dlq/1/rehearse", `{"data":{"user_id":"y\u0000"}}`, 422, "/data/user_id"},
+		{"POST", "/admin/dlq/1/rehearse", `{"force":true}`, 422, "/force"},
 		{"POST", "/admin/dlq/1/dismiss", `{"reason":" "}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/dismiss", `{"reason":"` + strings.Repeat("x", 1001) + `"}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/dismiss", ``, 400, ""},

@@ -25,6 +25,9 @@ type Operator struct {
 	schema Schema
 	q      *outboxdb.Queries
 	log    *slog.Logger
+	reg    *Registry // nil: it has no code
+
+	rehearsing chan struct{} // one at a time
 }
 
 // NewOperator returns an operator over the tables that pool finds in schema (empty: by the search_path).
@@ -32,7 +35,14 @@ func NewOperator(pool *pgxpool.Pool, jobs Jobs, schema Schema, logger *slog.Logg
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Operator{pool: pool, jobs: jobs, schema: schema, q: outboxdb.New(), log: logger}
+	return &Operator{pool: pool, jobs: jobs, schema: schema, q: outboxdb.New(), log: logger, rehearsing: make(chan struct{}, 1)}
+}
+
+// WithConsumers returns an operator that has the consumers' code and so can rehearse. They need not run in this process.
+func (o *Operator) WithConsumers(reg *Registry) *Operator {
+	with := *o
+	with.reg = reg
+	return &with
 }
 
 // Action says who does something, and why.
@@ -66,6 +76,15 @@ func (o *Operator) record(ctx context.Context, db outboxdb.DBTX, l outboxdb.Lett
 	return o.q.DeliveryLogInsert(ctx, db, outboxdb.DeliveryLogInsertParams{
 		Consumer: l.Consumer, EventID: l.EventID, Attempt: l.Attempts, Outcome: map[string]string{"replay": "replayed", "dismiss": "dismissed"}[action], Error: &note,
 	})
+}
+
+// audit leaves a line in the audit and returns its number.
+func (o *Operator) audit(ctx context.Context, db outboxdb.DBTX, target, action string, by Action, detail any) (int64, error) {
+	encoded, err := json.Marshal(detail)
+	if err != nil {
+		return 0, fmt.Errorf("encode audit detail: %w", err)
+	}
+	return o.q.AuditOpen(ctx, db, outboxdb.AuditOpenParams{Actor: by.Actor, Action: action, Target: target, Reason: by.Reason, Detail: encoded})
 }
 
 func (o *Operator) inTx(ctx context.Context, fn func(tx pgx.Tx, db outboxdb.DBTX) error) error {

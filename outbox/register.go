@@ -57,7 +57,7 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 				return fmt.Errorf("rename consumer %s to %s: %w", c.Formerly, c.Name, err)
 			}
 		}
-		retired, err := e.retired(ctx, db)
+		retired, err := e.reg.retired(ctx, e.q, db)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 				return err
 			}
 		}
-		uncovered, err = e.uncovered(ctx, db)
+		uncovered, err = e.reg.uncovered(ctx, e.q, db)
 		return err
 	})
 	if err != nil {
@@ -83,15 +83,15 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 }
 
 // retired returns the names of the registry that were given up not long ago.
-func (e *Engine) retired(ctx context.Context, db outboxdb.DBTX) ([]string, error) {
-	rows, err := e.q.ConsumerRetired(ctx, db, retiredFor.Seconds())
+func (r *Registry) retired(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX) ([]string, error) {
+	rows, err := q.ConsumerRetired(ctx, db, retiredFor.Seconds())
 	if err != nil {
 		return nil, err
 	}
 	var names []string
-	for _, r := range rows {
-		if e.reg.Consumer(r.Name) != nil {
-			names = append(names, r.Name)
+	for _, row := range rows {
+		if r.Consumer(row.Name) != nil {
+			names = append(names, row.Name)
 		}
 	}
 	return names, nil
@@ -157,23 +157,23 @@ func position(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX, s Star
 // Uncovered returns the registered consumers whose subscriptions in the database go beyond this program's code, or whose name
 // was given up.
 func (e *Engine) Uncovered(ctx context.Context) ([]string, error) {
-	return e.uncovered(ctx, e.db(e.pool))
+	return e.reg.uncovered(ctx, e.q, e.db(e.pool))
 }
 
-func (e *Engine) uncovered(ctx context.Context, db outboxdb.DBTX) ([]string, error) {
-	rows, err := e.q.ConsumerPatterns(ctx, db)
+func (r *Registry) uncovered(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX) ([]string, error) {
+	rows, err := q.ConsumerPatterns(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: read subscriptions: %w", err)
 	}
 	patterns := map[string][]string{}
-	for _, r := range rows {
-		patterns[r.Consumer] = append(patterns[r.Consumer], r.Pattern)
+	for _, row := range rows {
+		patterns[row.Consumer] = append(patterns[row.Consumer], row.Pattern)
 	}
-	names, err := e.retired(ctx, db)
+	names, err := r.retired(ctx, q, db)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: read retired consumers: %w", err)
 	}
-	for _, c := range e.reg.Consumers() {
+	for _, c := range r.Consumers() {
 		if !slices.Contains(names, c.Name) && !c.covers(patterns[c.Name]) {
 			names = append(names, c.Name)
 		}

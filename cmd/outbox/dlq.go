@@ -14,11 +14,12 @@ import (
 
 // dlqCommand is outbox dlq: the dead letters. It works on the database, and needs no running service.
 type dlqCommand struct {
-	Ls      dlqLs      `cmd:"" default:"withargs" help:"The dead letters, the newest first. The default."`
-	Groups  dlqGroups  `cmd:"" help:"How many dead letters there are of each cause."`
-	Show    dlqShow    `cmd:"" help:"One letter: its event, every attempt's error, and what waits behind it."`
-	Replay  dlqReplay  `cmd:"" help:"Send the event of a letter to its consumer again, under the same id."`
-	Dismiss dlqDismiss `cmd:"" help:"Give up the event of a letter: what waits behind it goes on without it."`
+	Ls       dlqLs       `cmd:"" default:"withargs" help:"The dead letters, the newest first. The default."`
+	Groups   dlqGroups   `cmd:"" help:"How many dead letters there are of each cause."`
+	Show     dlqShow     `cmd:"" help:"One letter: its event, every attempt's error, and what waits behind it."`
+	Rehearse dlqRehearse `cmd:"" help:"Run the handler of a letter's consumer, show what it would change, and roll it back. Exit 1 where it would fail."`
+	Replay   dlqReplay   `cmd:"" help:"Send the event of a letter to its consumer again, under the same id."`
+	Dismiss  dlqDismiss  `cmd:"" help:"Give up the event of a letter: what waits behind it goes on without it."`
 }
 
 // letterFilter chooses letters, as the parameters of GET /admin/dlq do.
@@ -139,12 +140,9 @@ type dlqReplay struct {
 }
 
 func (c dlqReplay) Run(ctx context.Context) error {
-	var data json.RawMessage
-	if c.Data != "" {
-		var err error
-		if data, err = os.ReadFile(c.Data); err != nil {
-			return err
-		}
+	data, err := readData(c.Data)
+	if err != nil {
+		return err
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
 		job, err := o.Replay(ctx, c.ID, data, c.action(c.Force))
@@ -153,6 +151,13 @@ func (c dlqReplay) Run(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+func readData(file string) (json.RawMessage, error) {
+	if file == "" {
+		return nil, nil
+	}
+	return os.ReadFile(file)
 }
 
 type dlqDismiss struct {

@@ -84,6 +84,17 @@ func TestDLQ(t *testing.T) {
 	require.Equal(t, 0, code, said)
 	require.Contains(t, out, "dead letter 1 is dismissed; 0 events")
 
+	code, out, said = command(t, url, "dlq", "rehearse", "2", "--actor=anna")
+	require.Equal(t, 1, code, said)
+	require.Contains(t, out, "dead letter 2 of billing, which is dead: fails")
+	code, out, _ = command(t, url, "dlq", "rehearse", "2", "--actor=anna", "--json")
+	require.Equal(t, 1, code)
+	var rehearsal outbox.Rehearsal
+	require.NoError(t, json.Unmarshal([]byte(out), &rehearsal))
+	require.Equal(t, outbox.Fails, rehearsal.Outcome)
+	code, _, said = command(t, url, "dlq", "rehearse", "9")
+	require.Equal(t, 2, code, said)
+
 	data := filepath.Join(t.TempDir(), "data.json")
 	require.NoError(t, os.WriteFile(data, []byte(`{"n": 20}`), 0o600))
 	code, out, said = command(t, url, "dlq", "replay", "2", "--data", data, "--reason=it was another", "--actor=anna")
@@ -94,7 +105,7 @@ func TestDLQ(t *testing.T) {
 	require.Contains(t, said, "has the unfinished job ")
 	var kept string
 	require.NoError(t, pool.QueryRow(t.Context(), `select string_agg(actor || ' ' || action || ' ' || reason, ', ' order by id) from audit`).Scan(&kept))
-	require.Equal(t, "anna dismiss a test, anna replay it was another", kept)
+	require.Equal(t, "anna dismiss a test, anna rehearse , anna rehearse , anna replay it was another", kept)
 
 	for _, args := range [][]string{{"dlq", "ls", "--state=gone"}, {"dlq", "ls", "--since=yesterday"}, {"dlq", "show", "x"}, {"dlq", "replay", "1", "--data=/nowhere"}} {
 		code, _, _ = command(t, url, args...)

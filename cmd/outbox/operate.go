@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
 	"github.com/pgoutbox/pgoutbox/workers"
+	"github.com/pgoutbox/pgoutbox/workers/consumers"
 )
 
 // operate gives fn an operator on DATABASE_URL. The service need not run.
@@ -30,7 +32,11 @@ func operateOn(ctx context.Context, fn func(*pgxpool.Pool, *outbox.Operator) err
 	if err != nil {
 		return err
 	}
-	err = fn(pool, outbox.NewOperator(pool, jobs, "", nil))
+	// What is done with the consumers' code, a rehearsal above all, never calls the outside: nothing is there to call it with.
+	reg := outbox.NewRegistry()
+	consumers.Register(reg, consumers.Deps{Pool: pool, Logger: slog.New(slog.DiscardHandler)})
+	registerFaults(reg, pool)
+	err = fn(pool, outbox.NewOperator(pool, jobs, "", nil).WithConsumers(reg))
 	if errors.Is(err, outbox.ErrReasonRequired) {
 		return errors.New("--reason is required: it is kept in the audit")
 	}

@@ -53,6 +53,7 @@ type service struct {
 	tracing  *telemetry.Telemetry
 	metrics  *metrics.Metrics
 	workers  *workers.Workers
+	reg      *outbox.Registry // nil where no workers run
 	api      *listener
 	admin    *listener
 	stopping atomic.Bool
@@ -118,7 +119,9 @@ func (s *service) start(ctx context.Context) (err error) {
 		}
 	}
 	common.Observe = s.metrics.Requests("admin")
-	admin := handlers.NewAdmin(handlers.AdminConfig{Config: common, Operator: operator, Tokens: tokens, Metrics: s.metrics.Handler()})
+	admin := handlers.NewAdmin(handlers.AdminConfig{
+		Config: common, Operator: operator.WithConsumers(s.reg), Tokens: tokens, Metrics: s.metrics.Handler(),
+	})
 	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
 		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)
 	}
@@ -141,10 +144,10 @@ func (s *service) startWorkers(ctx context.Context, provider payments.Provider) 
 	if err != nil {
 		return fmt.Errorf("SMTP_URL: %w", err)
 	}
-	reg := outbox.NewRegistry()
-	consumers.Register(reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: payments.Traced(provider), Logger: s.log})
-	registerFaults(reg, s.pool)
-	s.workers, err = workers.New(s.pool, reg, workers.Config{
+	s.reg = outbox.NewRegistry()
+	consumers.Register(s.reg, consumers.Deps{Pool: s.pool, Mail: sender, Payments: payments.Traced(provider), Logger: s.log})
+	registerFaults(s.reg, s.pool)
+	s.workers, err = workers.New(s.pool, s.reg, workers.Config{
 		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention,
 		PollOnly: s.cfg.PollOnly, SoftStop: softStop,
 		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),

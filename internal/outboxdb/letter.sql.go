@@ -13,6 +13,21 @@ import (
 	"github.com/google/uuid"
 )
 
+const AuditAdd = `-- name: AuditAdd :exec
+UPDATE /*schema*/audit SET detail = detail || $1 WHERE id = $2
+`
+
+type AuditAddParams struct {
+	Detail json.RawMessage
+	ID     int64
+}
+
+// What came of it, where that is known only later.
+func (q *Queries) AuditAdd(ctx context.Context, db DBTX, arg AuditAddParams) error {
+	_, err := db.Exec(ctx, AuditAdd, arg.Detail, arg.ID)
+	return err
+}
+
 const AuditInsert = `-- name: AuditInsert :exec
 INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES ($1, $2, $3, $4, $5)
 `
@@ -85,6 +100,31 @@ func (q *Queries) AuditList(ctx context.Context, db DBTX, arg AuditListParams) (
 		return nil, err
 	}
 	return items, nil
+}
+
+const AuditOpen = `-- name: AuditOpen :one
+INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES ($1, $2, $3, $4, $5) RETURNING id
+`
+
+type AuditOpenParams struct {
+	Actor  string
+	Action string
+	Target string
+	Reason string
+	Detail json.RawMessage
+}
+
+func (q *Queries) AuditOpen(ctx context.Context, db DBTX, arg AuditOpenParams) (int64, error) {
+	row := db.QueryRow(ctx, AuditOpen,
+		arg.Actor,
+		arg.Action,
+		arg.Target,
+		arg.Reason,
+		arg.Detail,
+	)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
 }
 
 const EditPut = `-- name: EditPut :exec

@@ -81,6 +81,13 @@ ON CONFLICT (consumer, event_id) DO UPDATE
 -- name: AuditInsert :exec
 INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@actor, @action, @target, @reason, @detail);
 
+-- name: AuditOpen :one
+INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@actor, @action, @target, @reason, @detail) RETURNING id;
+
+-- name: AuditAdd :exec
+-- What came of it, where that is known only later.
+UPDATE /*schema*/audit SET detail = detail || @detail WHERE id = @id;
+
 -- name: AuditList :many
 SELECT id, at, actor, action, target, reason, detail FROM /*schema*/audit a
  WHERE a.id < @before_id
