@@ -119,7 +119,7 @@ func share(points []failpoint.Point, i, n int) []failpoint.Point {
 	}
 	for _, p := range points {
 		part, _, _ := strings.Cut(string(p), ".")
-		rare := slices.Contains([]string{"relay", "rescue", "reconcile", "retention"}, part) ||
+		rare := slices.Contains([]string{"relay", "rescue", "reconcile", "retention", "operation"}, part) ||
 			slices.Contains([]failpoint.Point{failpoint.DrainEscalate, failpoint.DrainTry, failpoint.DrainTaken, failpoint.DrainNext}, p)
 		if rare && !slices.Contains(own, p) {
 			own = append(own, p)
@@ -186,6 +186,10 @@ func (s *stage) lead(ctx context.Context, points []failpoint.Point, round int) {
 			s.errands.Go(func() { s.operateLetter(ctx, s.armed(points, action), action) })
 		}
 	}
+	if among(2, "operation.") {
+		_ = s.trouble(ctx, "permanent", 1, fmt.Sprintf("letter-operation%d", round))
+		s.errands.Go(func() { s.replayKey(ctx, s.armed(points, "operation.begin.")) })
+	}
 	// While a backfill runs, its consumer keeps the log: retention comes first, for a while.
 	if among(4, "backfill.") && (round > 60 || !among(1, "retention.partition")) {
 		s.errands.Go(func() {
@@ -244,6 +248,19 @@ func (s *stage) lead(ctx context.Context, points []failpoint.Point, round int) {
 // slow appends an event that takes its time, in so many runs.
 func (s *stage) slow(ctx context.Context, key string, times, ms int) {
 	_, _ = s.direct.Exec(ctx, "select faults.append($1, $2, jsonb_build_object('do', 'slow', 'times', $3::int, 'ms', $4::int))", faultkit.Trouble, key, times, ms)
+}
+
+// replayKey begins the replay of all letters of a key that was made for that, at the first of the processes that does it.
+func (s *stage) replayKey(ctx context.Context, at []*slot) {
+	key, err := one[string](ctx, s, "select coalesce(min(key), '') from discarded_jobs where state = 'dead' and key like 'letter-operation%'")
+	if err != nil || key == "" {
+		return
+	}
+	for _, slot := range at {
+		if s.operate(ctx, slot, "POST", "/admin/dlq/replay", fmt.Sprintf(`{"filter":{"key":%q},"reason":"the harness"}`, key)) == nil {
+			return
+		}
+	}
 }
 
 // operateLetter replays or dismisses a dead letter, where there is one and at the first of the processes that does it.

@@ -110,7 +110,7 @@ func (o *office) deadLetter(data string) (letter int64, event uuid.UUID) {
 func TestAdminLetsOnlyOperatorsIn(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t, map[string]string{operatorToken: "anna"})
-	for _, path := range []string{"/admin/dlq", "/admin/dlq/1", "/admin/events/x", "/admin/trace/x", "/admin/consumers", "/admin/dlq/groups", "/admin/audit", "/admin/search", "/admin/nothing"} {
+	for _, path := range []string{"/admin/dlq", "/admin/dlq/1", "/admin/events/x", "/admin/trace/x", "/admin/consumers", "/admin/dlq/groups", "/admin/audit", "/admin/search", "/admin/operations", "/admin/operations/1", "/admin/nothing"} {
 		for _, token := range []string{"", "Bearer ", "Bearer wrong", "Basic " + operatorToken, operatorToken} {
 			status, document := o.do("GET", path, token, "")
 			require.Equal(t, 401, status, "%s with %q", path, token)

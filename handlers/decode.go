@@ -112,9 +112,15 @@ var rawMessage = reflect.TypeFor[json.RawMessage]()
 
 // bind fills a struct of strings, numbers, booleans, pointers to them and json.RawMessage from a JSON object. It takes
 // names as they are written, and no others than the struct's; a null is a value of no type but json.RawMessage.
-func bind(body []byte, into any) error {
+func bind(body []byte, into any) error { return bindAt("", body, into) }
+
+// bindAt is bind for an object at a place in the body.
+func bindAt(at string, body []byte, into any) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
+		if at != "" {
+			return invalid(at, "must be a JSON object")
+		}
 		return invalid("", "the body must be a JSON object")
 	}
 	target := reflect.ValueOf(into).Elem()
@@ -127,12 +133,12 @@ func bind(body []byte, into any) error {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		field, ok := known[name]
 		if !ok {
-			errs = append(errs, fieldError{pointer("", name), "is not a field of this request"})
+			errs = append(errs, fieldError{pointer(at, name), "is not a field of this request"})
 			continue
 		}
 		isNull := string(fields[name]) == "null" && field.Type() != rawMessage
 		if err := json.Unmarshal(fields[name], field.Addr().Interface()); err != nil || isNull {
-			errs = append(errs, fieldError{pointer("", name), "must be " + kindName(field.Type())})
+			errs = append(errs, fieldError{pointer(at, name), "must be " + kindName(field.Type())})
 		}
 	}
 	if len(errs) > 0 {

@@ -174,10 +174,11 @@ var adminRoutes = []string{
 	"GET /admin/events/{}", "GET /admin/trace/{}", "POST /admin/consumers/{}/pause", "POST /admin/consumers/{}/resume", "POST /admin/consumers/{}/remove",
 	"POST /admin/consumers/{}/unsubscribe", "POST /admin/consumers/{}/backfill", "GET /admin/consumers/{}/backfills", "GET /admin/backfills/{}", "POST /admin/backfills/{}/stop",
 	"GET /admin/{}",
+	"POST /admin/dlq/{letter}/rehearse", "POST /admin/dlq/{}/rehearse", "POST /admin/dlq/replay", "GET /admin/operations/{}", "POST /admin/operations/{}/stop",
 }
 
 const keptByOffice = `select md5(concat((select string_agg(x::text, ';') from (select * from discarded_jobs order by id) as x), (select string_agg(x::text, ';') from holds as x),
-	(select string_agg(x::text, ';') from event_edits as x), (select count(*) from audit), (select string_agg(x::text, ';') from consumers as x), (select count(*) from runs),
+	(select string_agg(x::text, ';') from event_edits as x), (select count(*) from audit), (select string_agg(x::text, ';') from operations as x), (select string_agg(x::text, ';') from consumers as x), (select count(*) from runs),
 	(select string_agg(x::text, ';' order by consumer, pattern) from consumer_subscriptions as x), (select string_agg(pos::text, ';' order by lane) from cursors)))`
 
 // clear leaves one consumer that has come past one event, which is not there yet.
@@ -185,7 +186,7 @@ func (o *office) clear() {
 	o.t.Helper()
 	_, err := o.pool.Exec(o.t.Context(), `
 		delete from holds; delete from events; delete from discarded_jobs; delete from delivery_log; delete from event_edits; delete from retired_consumers;
-		delete from consumers;
+		delete from consumers; delete from operations;
 		insert into consumers (name, kind) values ('billing', 'tx');
 		insert into consumer_subscriptions (consumer, pattern) values ('billing', 'user.*');
 		insert into cursors (consumer, lane, pos) select 'billing', i, 1 from generate_series(0, 63) as i;
@@ -207,6 +208,8 @@ func FuzzAdmin(f *testing.F) {
 		f.Add(uint8(i), "%FF", []byte(`{"from":"beginning","reason":"r"}`))
 		f.Add(uint8(i), "billing", []byte(`{"from":"0000-01-01T00:00:00Z","until":"9999-12-31T23:59:59-23:59","reason":"r"}`))
 		f.Add(uint8(i), "billing", []byte(`{"from":"beginning","appends":true,"force":true,"reason":"r"}`))
+		f.Add(uint8(i), "1", []byte(`{"filter":{"since":"0000-01-01T00:00:00Z","until":"9999-12-31T23:59:59-23:59"},"reason":"r"}`))
+		f.Add(uint8(i), "1", []byte(`{"filter":{},"canary":false,"rate":1,"force":true,"reason":"r"}`))
 		f.Add(uint8(i), "billing", []byte{})
 	}
 	for _, query := range []string{

@@ -97,16 +97,17 @@ func DeliverQueue(consumer string) string { return "deliver_" + consumer }
 // Engine moves events from the outbox to the consumers. Package workers runs it on River; its methods are the steps.
 // It is safe for concurrent use by any number of goroutines and processes.
 type Engine struct {
-	pool   *pgxpool.Pool
-	reg    *Registry
-	jobs   Jobs
-	cfg    Config
-	schema Schema
-	q      *outboxdb.Queries
-	log    *slog.Logger
-	tracer trace.Tracer // nil: there are no spans
-	paces  sync.Map     // of *pace, by consumer
-	busyAt atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
+	pool     *pgxpool.Pool
+	reg      *Registry
+	jobs     Jobs
+	cfg      Config
+	schema   Schema
+	q        *outboxdb.Queries
+	log      *slog.Logger
+	tracer   trace.Tracer // nil: there are no spans
+	operator *Operator    // for operations
+	paces    sync.Map     // of *pace, by consumer
+	busyAt   atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
 }
 
 // NewEngine returns an engine over the tables that pool finds.
@@ -133,7 +134,10 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 	if cfg.sampleEvery == 0 {
 		cfg.sampleEvery = sampleEvery
 	}
-	e := &Engine{pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger}
+	e := &Engine{
+		pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger,
+		operator: NewOperator(pool, jobs, cfg.Schema, cfg.Logger),
+	}
 	if cfg.TracerProvider != nil {
 		e.tracer = cfg.TracerProvider.Tracer(scope)
 	}

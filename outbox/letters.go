@@ -14,12 +14,41 @@ import (
 
 // LetterFilter chooses dead letters; empty fields choose all.
 type LetterFilter struct {
-	Consumer, Type, Key, CorrelationID string
+	Consumer      string `json:"consumer,omitempty"`
+	Type          string `json:"type,omitempty"`
+	Key           string `json:"key,omitempty"`
+	CorrelationID string `json:"correlation_id,omitempty"`
 	// State is dead, replaying, replayed or dismissed.
-	State        string
-	Since, Until time.Time
+	State string    `json:"state,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
 	// Error is a part of the last attempt's error, in any case; Fingerprint is that of a group (LetterGroups).
-	Error, Fingerprint string
+	Error       string `json:"error,omitempty"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+// json is the filter as outbox_letter_matches reads it.
+func (f LetterFilter) json() json.RawMessage {
+	f.Since, f.Until = writable(f.Since), writable(f.Until)
+	encoded, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // strings, and times that can be written
+	}
+	return encoded
+}
+
+// writable is the nearest time that JSON and PostgreSQL can both write: the years from 1 to 9999. Nothing was discarded before or after.
+func writable(t time.Time) time.Time {
+	first, last := time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+	switch t = t.UTC(); {
+	case t.IsZero():
+		return t
+	case t.Before(first):
+		return first
+	case t.After(last):
+		return last
+	}
+	return t
 }
 
 // LetterSummary is a dead letter without its event's data.
@@ -75,9 +104,7 @@ func (o *Operator) Letters(ctx context.Context, f LetterFilter, before int64, li
 		before = 1<<63 - 1
 	}
 	rows, err := o.q.LetterList(ctx, o.schema.on(o.pool), outboxdb.LetterListParams{
-		BeforeID: before, Most: int32(limit), Consumer: given(f.Consumer), Type: given(f.Type), Key: given(f.Key),
-		CorrelationID: given(f.CorrelationID), State: given(f.State), Error: given(f.Error),
-		Fingerprint: given(f.Fingerprint), Since: givenTime(f.Since), Until: givenTime(f.Until),
+		BeforeID: before, Most: int32(limit), Filter: f.json(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("outbox: list dead letters: %w", err)
@@ -143,9 +170,7 @@ type LetterGroup struct {
 // (nil: with the largest).
 func (o *Operator) LetterGroups(ctx context.Context, f LetterFilter, after *LetterGroup, limit int) ([]LetterGroup, error) {
 	arg := outboxdb.LetterGroupsParams{
-		Consumer: given(f.Consumer), Type: given(f.Type), Key: given(f.Key), CorrelationID: given(f.CorrelationID), State: given(f.State),
-		Error: given(f.Error), Fingerprint: given(f.Fingerprint), Since: givenTime(f.Since), Until: givenTime(f.Until),
-		BeforeLetters: math.MaxInt64, BeforeID: math.MaxInt64, Most: int32(limit),
+		Filter: f.json(), BeforeLetters: math.MaxInt64, BeforeID: math.MaxInt64, Most: int32(limit),
 	}
 	if after != nil {
 		arg.BeforeLetters, arg.BeforeID = after.Letters, after.NewestID

@@ -44,41 +44,7 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 		if span, err = o.startReplay(ctx, db, l, began); err != nil {
 			return err
 		}
-		if l.Skipped {
-			// Only who has the lane may hold a key. As in a drain, the lane comes before the job.
-			if err := o.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(l.Lane), Consumer: l.Consumer}); err != nil {
-				return fmt.Errorf("outbox: wait for the lane of dead letter %d: %w", id, err)
-			}
-		}
-		// Lock order: the job, the hold, the letter. The hold tells what is true; the letter above was a way to find it.
-		ids, err := o.jobs.Deliver(ctx, tx, []Delivery{{
-			Consumer: l.Consumer, EventID: l.EventID, CorrelationID: l.CorrelationID, MaxAttempts: ReplayAttempts,
-		}})
-		if err != nil {
-			return err
-		}
-		jobID = ids[0]
-		detail := map[string]any{"job_id": jobID, "edited": data != nil}
-		if l.Skipped {
-			passed, err := o.holdAgain(ctx, db, l, jobID, by)
-			if err != nil {
-				return err
-			}
-			detail["forced"], detail["newer"] = by.Force, passed
-		} else if err := o.reviveHold(ctx, db, l, jobID); err != nil {
-			return err
-		}
-		if data != nil {
-			if err := o.q.EditPut(ctx, db, outboxdb.EditPutParams{
-				Consumer: l.Consumer, EventID: l.EventID, Data: data, Actor: by.Actor, Reason: by.Reason,
-			}); err != nil {
-				return err
-			}
-		}
-		if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: id, State: "replaying", JobID: &jobID}); err != nil {
-			return err
-		}
-		if err := o.record(ctx, db, l, "replay", by, detail); err != nil {
+		if jobID, err = o.replay(ctx, tx, db, l, data, by, map[string]any{}); err != nil {
 			return err
 		}
 		failpoint.At(failpoint.ReplayBefore)
@@ -91,6 +57,45 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 	failpoint.At(failpoint.ReplayAfter)
 	span.end("replaying", nil)
 	return jobID, nil
+}
+
+// replay is Replay in a transaction; detail is what the audit is to keep beside the rest.
+func (o *Operator) replay(ctx context.Context, tx pgx.Tx, db outboxdb.DBTX, l outboxdb.LetterGetRow, data json.RawMessage, by Action, detail map[string]any) (jobID int64, err error) {
+	if l.Skipped {
+		// Only who has the lane may hold a key. As in a drain, the lane comes before the job.
+		if err := o.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(l.Lane), Consumer: l.Consumer}); err != nil {
+			return 0, fmt.Errorf("outbox: wait for the lane of dead letter %d: %w", l.ID, err)
+		}
+	}
+	// Lock order: the job, the hold, the letter. The hold tells what is true; the letter above was a way to find it.
+	ids, err := o.jobs.Deliver(ctx, tx, []Delivery{{
+		Consumer: l.Consumer, EventID: l.EventID, CorrelationID: l.CorrelationID, MaxAttempts: ReplayAttempts,
+	}})
+	if err != nil {
+		return 0, err
+	}
+	jobID = ids[0]
+	detail["job_id"], detail["edited"] = jobID, data != nil
+	if l.Skipped {
+		passed, err := o.holdAgain(ctx, db, l, jobID, by)
+		if err != nil {
+			return 0, err
+		}
+		detail["forced"], detail["newer"] = by.Force, passed
+	} else if err := o.reviveHold(ctx, db, l, jobID); err != nil {
+		return 0, err
+	}
+	if data != nil {
+		if err := o.q.EditPut(ctx, db, outboxdb.EditPutParams{
+			Consumer: l.Consumer, EventID: l.EventID, Data: data, Actor: by.Actor, Reason: by.Reason,
+		}); err != nil {
+			return 0, err
+		}
+	}
+	if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: l.ID, State: "replaying", JobID: &jobID}); err != nil {
+		return 0, err
+	}
+	return jobID, o.record(ctx, db, l, "replay", by, detail)
 }
 
 // reviveHold gives a dead hold the job of the replay.

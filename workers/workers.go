@@ -177,6 +177,7 @@ func (w *Workers) Start(ctx context.Context) error {
 	}
 	w.loop.Go(func() { w.maintain(running) })
 	w.loop.Go(func() { w.retain(running) })
+	w.loop.Go(func() { w.operate(running) })
 	return nil
 }
 

@@ -18,7 +18,7 @@ type dlqCommand struct {
 	Groups   dlqGroups   `cmd:"" help:"How many dead letters there are of each cause."`
 	Show     dlqShow     `cmd:"" help:"One letter: its event, every attempt's error, and what waits behind it."`
 	Rehearse dlqRehearse `cmd:"" help:"Run the handler of a letter's consumer, show what it would change, and roll it back. Exit 1 where it would fail."`
-	Replay   dlqReplay   `cmd:"" help:"Send the event of a letter to its consumer again, under the same id."`
+	Replay   dlqReplay   `cmd:"" help:"Send the event of a letter to its consumer again, under the same id; or those of all letters that a filter chooses."`
 	Dismiss  dlqDismiss  `cmd:"" help:"Give up the event of a letter: what waits behind it goes on without it."`
 }
 
@@ -129,27 +129,6 @@ func (c dlqShow) Run(ctx context.Context) error {
 		}
 		fmt.Printf("waiting behind it: %d\n", l.WaitingCount)
 		return nil
-	})
-}
-
-type dlqReplay struct {
-	by
-	ID    int64  `arg:"" help:"The letter's number."`
-	Data  string `type:"existingfile" help:"A file with JSON that the consumer gets in place of the event's data, from now on. Takes a reason."`
-	Force bool   `help:"Also where later events of the key were applied already. Takes a reason."`
-}
-
-func (c dlqReplay) Run(ctx context.Context) error {
-	data, err := readData(c.Data)
-	if err != nil {
-		return err
-	}
-	return operate(ctx, func(o *outbox.Operator) error {
-		job, err := o.Replay(ctx, c.ID, data, c.action(c.Force))
-		if err == nil {
-			fmt.Printf("dead letter %d is being replayed by job %d\n", c.ID, job)
-		}
-		return err
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -103,11 +104,44 @@ func TestDLQ(t *testing.T) {
 	code, _, said = command(t, url, "dlq", "replay", "2")
 	require.Equal(t, 1, code)
 	require.Contains(t, said, "has the unfinished job ")
+	code, _, said = command(t, url, "dlq", "replay", "--consumer=billing", "--reason=again")
+	require.Equal(t, 2, code)
+	require.Contains(t, said, "give --yes")
+	code, _, said = command(t, url, "dlq", "replay", "--consumer=nobody", "--reason=again", "--yes")
+	require.Equal(t, 1, code)
+	require.Contains(t, said, "nothing to replay")
+	code, _, said = command(t, url, "dlq", "replay", "--all", "--yes")
+	require.Equal(t, 1, code)
+	require.Contains(t, said, "--reason is required")
+	code, out, said = command(t, url, "dlq", "replay", "--key=k3", "--reason=again", "--actor=anna", "--yes", "--detach", "--json")
+	require.Equal(t, 0, code, said)
+	var op outbox.OperationDetail
+	require.NoError(t, json.Unmarshal([]byte(out), &op))
+	require.Equal(t, [2]any{"canary", int64(1)}, [2]any{op.State, op.Total})
+	id := strconv.FormatInt(op.ID, 10)
+	_, out, _ = command(t, url, "operations")
+	require.Regexp(t, `(?m)^`+id+` .* replay +canary +1 +0 +0 +0 +0 +anna +again$`, out)
+	code, out, said = command(t, url, "operations", "stop", id, "--reason=not today", "--actor=anna")
+	require.Equal(t, 0, code, said)
+	require.Contains(t, out, "0 of 1 letters were replayed")
+	_, out, _ = command(t, url, "operations", "show", id)
+	require.Contains(t, out, "stopped: by anna: not today")
+	_, out, _ = command(t, url, "audit", "--action=stop")
+	require.Regexp(t, `(?m)anna +stop +operation `+id+` +not today$`, out)
+	_, out, _ = command(t, url, "audit", "--by=anna", "--json")
+	require.Equal(t, 6, strings.Count(out, "\n"))
 	var kept string
 	require.NoError(t, pool.QueryRow(t.Context(), `select string_agg(actor || ' ' || action || ' ' || reason, ', ' order by id) from audit`).Scan(&kept))
-	require.Equal(t, "anna dismiss a test, anna rehearse , anna rehearse , anna replay it was another", kept)
+	require.Equal(t, "anna dismiss a test, anna rehearse , anna rehearse , anna replay it was another, anna replay all again, anna stop not today", kept)
 
-	for _, args := range [][]string{{"dlq", "ls", "--state=gone"}, {"dlq", "ls", "--since=yesterday"}, {"dlq", "show", "x"}, {"dlq", "replay", "1", "--data=/nowhere"}} {
+	for _, args := range [][]string{
+		{"dlq", "ls", "--state=gone"},
+		{"dlq", "ls", "--since=yesterday"},
+		{"dlq", "show", "x"},
+		{"dlq", "replay", "1", "--data=/nowhere"},
+		{"dlq", "replay"},
+		{"dlq", "replay", "1", "--all"},
+	} {
 		code, _, _ = command(t, url, args...)
 		require.Equal(t, 2, code, args)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/internal/faultkit"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 // faulty is a database for a binary that can be told to die, and how it is started.
@@ -210,4 +211,49 @@ func freeAddr(t *testing.T) string {
 	addr := l.Addr().String()
 	require.NoError(t, l.Close())
 	return addr
+}
+
+// A replay of many letters goes on where its process died, without skipping a letter or replaying one twice, and whoever waits for it on the
+// command line is told how it ended.
+func TestReplayOfManySurvivesKills(t *testing.T) {
+	t.Parallel()
+	const letters = 12
+	f := newFaulty(t)
+	_, err := f.pool.Exec(t.Context(), `insert into faults.switches (name, value) values ('poison', 'on')`)
+	require.NoError(t, err)
+	p := f.start()
+	for i := range letters {
+		f.append(faultkit.Trouble, fmt.Sprint("k", i), `{"do":"switched"}`)
+	}
+	p.until("all are dead letters", f.holds(`select count(*) = $1 from discarded_jobs where state = 'dead'`, letters))
+	_, err = f.pool.Exec(t.Context(), `delete from faults.switches`)
+	require.NoError(t, err)
+	f.arm("operation.step.before", "kill")
+
+	type end struct {
+		code      int
+		out, said string
+	}
+	ended := make(chan end, 1)
+	go func() {
+		code, out, said := command(t, f.pool.Config().ConnString(), "dlq", "replay", "--consumer=trouble", "--reason=it is repaired", "--actor=anna", "--yes", "--json", "--rate=1000")
+		ended <- end{code, out, said}
+	}()
+	p.killed()
+	require.True(t, f.holds(`select count(*) = $1 from discarded_jobs where state = 'dead' and replays = 0`, letters)())
+	for range 2 {
+		p = f.start()
+		f.arm("operation.step.after", "kill")
+		p.killed()
+	}
+	p = f.start()
+	p.until("it has ended", f.holds(`select ended_at is not null from operations`))
+	e := <-ended
+	require.Equal(t, 0, e.code, e.said)
+	var op outbox.OperationDetail
+	require.NoError(t, json.Unmarshal([]byte(e.out), &op))
+	require.Equal(t, [3]any{"done", int64(letters), int64(letters)}, [3]any{op.State, op.Total, op.Succeeded})
+	require.True(t, f.holds(`select count(*) = $1 and bool_and(state = 'replayed' and replays = 1) from discarded_jobs`, letters)())
+	require.True(t, f.holds(`select count(*) = $1 and count(distinct event_id) = $1 from faults.effects where consumer = 'trouble'`, letters)())
+	require.True(t, f.holds(`select count(*) = $1 and count(distinct target) = $1 from audit where action = 'replay'`, letters)())
 }

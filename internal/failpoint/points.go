@@ -138,6 +138,14 @@ const (
 	BackfillBefore Point = "backfill.before"
 	// BackfillAfter: they are committed.
 	BackfillAfter Point = "backfill.after"
+	// OperationBeginBefore: the transaction holds an operation, its letters and its groups.
+	OperationBeginBefore Point = "operation.begin.before"
+	// OperationBeginAfter: they are committed. Who asked does not know.
+	OperationBeginAfter Point = "operation.begin.after"
+	// OperationStepBefore: the transaction has replayed a letter, or skipped it, and holds what the operation says of it.
+	OperationStepBefore Point = "operation.step.before"
+	// OperationStepAfter: a step of an operation is committed.
+	OperationStepAfter Point = "operation.step.after"
 	// RetentionFloorBefore: the transaction has raised the floor of the log.
 	RetentionFloorBefore Point = "retention.floor.before"
 	// RetentionFloorAfter: the new floor is committed. What lies below it is there.
@@ -156,7 +164,8 @@ var all = [...]Point{
 	DeliverClaimBefore, DeliverClaimAfter, DeliverDedupe, DeliverHandlerBefore, DeliverHandlerAfter,
 	DeliverCommitBefore, DeliverCommitAfter, DeliverFailBefore, DeliverFailAfter, DeliverComplete,
 	RescueBefore, RescueAfter, ReconcileBefore, ReconcileAfter, ReplayBefore, ReplayAfter, DismissBefore, DismissAfter,
-	BackfillBefore, BackfillAfter, RetentionFloorBefore, RetentionFloorAfter, RetentionPartition,
+	BackfillBefore, BackfillAfter, OperationBeginBefore, OperationBeginAfter, OperationStepBefore, OperationStepAfter,
+	RetentionFloorBefore, RetentionFloorAfter, RetentionPartition,
 }
 
 // All returns every point.

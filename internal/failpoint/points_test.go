@@ -28,6 +28,7 @@ var homes = map[string][]string{
 	"replay":    {"outbox/replay.go"},
 	"dismiss":   {"outbox/replay.go"},
 	"backfill":  {"outbox/backfill.go"},
+	"operation": {"outbox/operation.go", "outbox/operate.go"},
 	"retention": {"outbox/retention.go"},
 }
 

@@ -324,33 +324,16 @@ SELECT g.consumer, g.fingerprint, /*schema*/outbox_error_shape(n.error)::text AS
   FROM (SELECT d.consumer, d.fingerprint, count(*) AS letters, min(d.discarded_at) AS oldest, max(d.discarded_at) AS newest, max(d.id) AS newest_id,
                array_agg(DISTINCT d.type ORDER BY d.type) AS types
           FROM /*schema*/discarded_jobs d
-         WHERE true
-           AND ($1::text IS NULL OR d.consumer = $1)
-           AND ($2::text IS NULL OR d.type = $2)
-           AND ($3::text IS NULL OR d.key = $3)
-           AND ($4::text IS NULL OR d.correlation_id = $4)
-           AND ($5::text IS NULL OR d.state = $5)
-           AND ($6::timestamptz IS NULL OR d.discarded_at >= $6)
-           AND ($7::timestamptz IS NULL OR d.discarded_at < $7)
-           AND ($8::text IS NULL OR strpos(lower(d.error), lower($8)) > 0)
-           AND ($9::text IS NULL OR d.fingerprint = $9)
+         WHERE /*schema*/outbox_letter_matches(d, $1)
          GROUP BY d.consumer, d.fingerprint
-        HAVING (count(*), max(d.id)) < ($10::bigint, $11::bigint)
-         ORDER BY letters DESC, newest_id DESC LIMIT $12) AS g
+        HAVING (count(*), max(d.id)) < ($2::bigint, $3::bigint)
+         ORDER BY letters DESC, newest_id DESC LIMIT $4) AS g
   JOIN /*schema*/discarded_jobs n ON n.id = g.newest_id
  ORDER BY g.letters DESC, g.newest_id DESC
 `
 
 type LetterGroupsParams struct {
-	Consumer      *string
-	Type          *string
-	Key           *string
-	CorrelationID *string
-	State         *string
-	Since         *time.Time
-	Until         *time.Time
-	Error         *string
-	Fingerprint   *string
+	Filter        json.RawMessage
 	BeforeLetters int64
 	BeforeID      int64
 	Most          int32
@@ -370,15 +353,7 @@ type LetterGroupsRow struct {
 // Letters by what they died of, the most first: a group is a consumer and the shape of an error, of which the newest letter shows the words.
 func (q *Queries) LetterGroups(ctx context.Context, db DBTX, arg LetterGroupsParams) ([]LetterGroupsRow, error) {
 	rows, err := db.Query(ctx, LetterGroups,
-		arg.Consumer,
-		arg.Type,
-		arg.Key,
-		arg.CorrelationID,
-		arg.State,
-		arg.Since,
-		arg.Until,
-		arg.Error,
-		arg.Fingerprint,
+		arg.Filter,
 		arg.BeforeLetters,
 		arg.BeforeID,
 		arg.Most,
@@ -414,30 +389,14 @@ const LetterList = `-- name: LetterList :many
 SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, fingerprint, state, skipped, replays, discarded_at, changed_at
   FROM /*schema*/discarded_jobs d
  WHERE d.id < $1
-   AND ($2::text IS NULL OR d.consumer = $2)
-   AND ($3::text IS NULL OR d.type = $3)
-   AND ($4::text IS NULL OR d.key = $4)
-   AND ($5::text IS NULL OR d.correlation_id = $5)
-   AND ($6::text IS NULL OR d.state = $6)
-   AND ($7::timestamptz IS NULL OR d.discarded_at >= $7)
-   AND ($8::timestamptz IS NULL OR d.discarded_at < $8)
-   AND ($9::text IS NULL OR strpos(lower(d.error), lower($9)) > 0)
-   AND ($10::text IS NULL OR d.fingerprint = $10)
- ORDER BY d.id DESC LIMIT $11
+   AND /*schema*/outbox_letter_matches(d, $2)
+ ORDER BY d.id DESC LIMIT $3
 `
 
 type LetterListParams struct {
-	BeforeID      int64
-	Consumer      *string
-	Type          *string
-	Key           *string
-	CorrelationID *string
-	State         *string
-	Since         *time.Time
-	Until         *time.Time
-	Error         *string
-	Fingerprint   *string
-	Most          int32
+	BeforeID int64
+	Filter   json.RawMessage
+	Most     int32
 }
 
 type LetterListRow struct {
@@ -458,19 +417,7 @@ type LetterListRow struct {
 }
 
 func (q *Queries) LetterList(ctx context.Context, db DBTX, arg LetterListParams) ([]LetterListRow, error) {
-	rows, err := db.Query(ctx, LetterList,
-		arg.BeforeID,
-		arg.Consumer,
-		arg.Type,
-		arg.Key,
-		arg.CorrelationID,
-		arg.State,
-		arg.Since,
-		arg.Until,
-		arg.Error,
-		arg.Fingerprint,
-		arg.Most,
-	)
+	rows, err := db.Query(ctx, LetterList, arg.BeforeID, arg.Filter, arg.Most)
 	if err != nil {
 		return nil, err
 	}

@@ -204,6 +204,52 @@ type Hold struct {
 	Run       *int64
 }
 
+type Operation struct {
+	ID          int64
+	Kind        string
+	State       string
+	Stopped     *string
+	Actor       string
+	Reason      string
+	Filter      json.RawMessage
+	Rate        int32
+	Canary      bool
+	Force       bool
+	Total       int64
+	Replayed    int64
+	Succeeded   int64
+	FailedAgain int64
+	Skipped     int64
+	NextAt      time.Time
+	CreatedAt   time.Time
+	ChangedAt   time.Time
+	EndedAt     *time.Time
+}
+
+type OperationGroup struct {
+	Operation   int64
+	N           int32
+	Consumer    string
+	Fingerprint string
+	Error       string
+	Letters     int64
+	Ordered     bool
+	State       string
+	Canary      *int64
+	Misses      int32
+}
+
+type OperationLetter struct {
+	Operation int64
+	Letter    int64
+	Grp       int32
+	Consumer  string
+	Key       string
+	Pos       int64
+	State     string
+	Note      *string
+}
+
 type Outbox struct {
 	Seq           int64
 	ID            uuid.UUID

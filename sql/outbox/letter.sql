@@ -2,15 +2,7 @@
 SELECT id, consumer, event_id, type, key, correlation_id, attempts, error, fingerprint, state, skipped, replays, discarded_at, changed_at
   FROM /*schema*/discarded_jobs d
  WHERE d.id < @before_id
-   AND (sqlc.narg(consumer)::text IS NULL OR d.consumer = sqlc.narg(consumer))
-   AND (sqlc.narg(type)::text IS NULL OR d.type = sqlc.narg(type))
-   AND (sqlc.narg(key)::text IS NULL OR d.key = sqlc.narg(key))
-   AND (sqlc.narg(correlation_id)::text IS NULL OR d.correlation_id = sqlc.narg(correlation_id))
-   AND (sqlc.narg(state)::text IS NULL OR d.state = sqlc.narg(state))
-   AND (sqlc.narg(since)::timestamptz IS NULL OR d.discarded_at >= sqlc.narg(since))
-   AND (sqlc.narg(until)::timestamptz IS NULL OR d.discarded_at < sqlc.narg(until))
-   AND (sqlc.narg(error)::text IS NULL OR strpos(lower(d.error), lower(sqlc.narg(error))) > 0)
-   AND (sqlc.narg(fingerprint)::text IS NULL OR d.fingerprint = sqlc.narg(fingerprint))
+   AND /*schema*/outbox_letter_matches(d, @filter)
  ORDER BY d.id DESC LIMIT @most;
 
 -- name: LetterGroups :many
@@ -20,16 +12,7 @@ SELECT g.consumer, g.fingerprint, /*schema*/outbox_error_shape(n.error)::text AS
   FROM (SELECT d.consumer, d.fingerprint, count(*) AS letters, min(d.discarded_at) AS oldest, max(d.discarded_at) AS newest, max(d.id) AS newest_id,
                array_agg(DISTINCT d.type ORDER BY d.type) AS types
           FROM /*schema*/discarded_jobs d
-         WHERE true
-           AND (sqlc.narg(consumer)::text IS NULL OR d.consumer = sqlc.narg(consumer))
-           AND (sqlc.narg(type)::text IS NULL OR d.type = sqlc.narg(type))
-           AND (sqlc.narg(key)::text IS NULL OR d.key = sqlc.narg(key))
-           AND (sqlc.narg(correlation_id)::text IS NULL OR d.correlation_id = sqlc.narg(correlation_id))
-           AND (sqlc.narg(state)::text IS NULL OR d.state = sqlc.narg(state))
-           AND (sqlc.narg(since)::timestamptz IS NULL OR d.discarded_at >= sqlc.narg(since))
-           AND (sqlc.narg(until)::timestamptz IS NULL OR d.discarded_at < sqlc.narg(until))
-           AND (sqlc.narg(error)::text IS NULL OR strpos(lower(d.error), lower(sqlc.narg(error))) > 0)
-           AND (sqlc.narg(fingerprint)::text IS NULL OR d.fingerprint = sqlc.narg(fingerprint))
+         WHERE /*schema*/outbox_letter_matches(d, @filter)
          GROUP BY d.consumer, d.fingerprint
         HAVING (count(*), max(d.id)) < (@before_letters::bigint, @before_id::bigint)
          ORDER BY letters DESC, newest_id DESC LIMIT @most) AS g

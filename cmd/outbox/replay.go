@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+type dlqReplay struct {
+	by
+	ID    int64  `arg:"" optional:"" help:"The letter's number. Without one, the filter chooses the letters."`
+	Data  string `type:"existingfile" help:"A file with JSON that the consumer gets in place of the event's data, from now on. Takes a reason, and a letter's number."`
+	Force bool   `help:"Also where later events of the key were applied already. Takes a reason."`
+
+	bulkFilter
+	All      bool `help:"All dead letters there are."`
+	Rate     int  `default:"50" help:"How many letters a second, at most: 1 to 1000. Default: 50."`
+	NoCanary bool `help:"Do not wait for the first letter of each group before the others follow."`
+	Yes      bool `help:"Do not ask."`
+	Detach   bool `help:"Do not wait for the end: outbox operations show tells how far it is."`
+	JSON     bool `help:"Print the operation as JSON, when it is at its end."`
+}
+
+// bulkFilter chooses dead letters.
+type bulkFilter struct {
+	Consumer      string    `help:"Only those of a consumer."`
+	Type          string    `help:"Only those of a type of events."`
+	Key           string    `help:"Only those of a key."`
+	CorrelationID string    `help:"Only those of a correlation id."`
+	Since         time.Time `help:"Only those discarded at that time, like 2026-01-31T12:00:00Z, or later."`
+	Until         time.Time `help:"Only those discarded before that time."`
+	Error         string    `help:"Only those whose last error has this in it, in any case."`
+	Fingerprint   string    `help:"Only those of one cause, as outbox dlq groups shows it."`
+}
+
+func (f bulkFilter) filter() outbox.LetterFilter {
+	return outbox.LetterFilter{
+		Consumer: f.Consumer, Type: f.Type, Key: f.Key, CorrelationID: f.CorrelationID, State: "dead",
+		Since: f.Since, Until: f.Until, Error: f.Error, Fingerprint: f.Fingerprint,
+	}
+}
+
+func (c dlqReplay) Run(ctx context.Context) error {
+	given := c.bulkFilter != bulkFilter{}
+	switch {
+	case c.ID == 0 && !given && !c.All:
+		return exitError{errors.New("replay: give a letter's number, a filter, or --all"), 2}
+	case c.ID != 0 && (given || c.All):
+		return exitError{errors.New("replay: give a letter's number or a filter, and not both"), 2}
+	case c.ID == 0 && c.Data != "":
+		return exitError{errors.New("replay: --data is for one letter: give its number"), 2}
+	case c.ID == 0:
+		return c.many(ctx)
+	}
+	data, err := readData(c.Data)
+	if err != nil {
+		return err
+	}
+	return operate(ctx, func(o *outbox.Operator) error {
+		job, err := o.Replay(ctx, c.ID, data, c.action(c.Force))
+		if err == nil {
+			fmt.Printf("dead letter %d is being replayed by job %d\n", c.ID, job)
+		}
+		return err
+	})
+}
+
+// many exits with 0 only when every letter was replayed and has succeeded.
+func (c dlqReplay) many(ctx context.Context) error {
+	return operate(ctx, func(o *outbox.Operator) error {
+		if strings.TrimSpace(c.Reason) == "" {
+			return outbox.ErrReasonRequired
+		}
+		groups, err := o.LetterGroups(ctx, c.filter(), nil, groupsMost)
+		if err != nil {
+			return err
+		}
+		if !c.Yes {
+			if err := c.ask(groups); err != nil {
+				return err
+			}
+		}
+		op, err := o.ReplayAll(ctx, outbox.BulkReplay{Filter: c.filter(), Rate: c.Rate, NoCanary: c.NoCanary}, c.action(c.Force))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "operation %d: %d letters, at most %d a second\n", op.ID, op.Total, op.Rate)
+		if !c.Detach {
+			if op, err = follow(ctx, o, op.ID); err != nil {
+				return err
+			}
+		}
+		if c.JSON {
+			err = printLines(os.Stdout, []*outbox.OperationDetail{op})
+		} else {
+			err = printOperation(op)
+		}
+		if err == nil && !c.Detach && op.Succeeded != op.Total {
+			err = fmt.Errorf("replay: %d of %d letters did not succeed", op.Total-op.Succeeded, op.Total)
+		}
+		return err
+	})
+}
+
+// ask shows what would be done and wants a yes. Who cannot be asked has to say so beforehand.
+func (c dlqReplay) ask(groups []outbox.LetterGroup) error {
+	if len(groups) == 0 {
+		return errors.New("replay: no dead letter is as the filter says")
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return exitError{errors.New("replay: this is no terminal, on which one could be asked: give --yes"), 2}
+	}
+	t := table("LETTERS", "CONSUMER", "TYPES", "CAUSE")
+	var letters int64
+	for _, g := range groups {
+		letters += g.Letters
+		t.row(g.Letters, g.Consumer, strings.Join(g.Types, ","), g.Error)
+	}
+	if err := t.print(os.Stderr); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "Replay %d letters (yes or no)? ", letters)
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "yes") && !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return errors.New("replay: nothing is replayed")
+	}
+	return nil
+}
