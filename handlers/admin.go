@@ -124,7 +124,14 @@ func pathNumber(c echo.Context, what string) (int64, error) {
 func adminProblem(err error) error {
 	var conflict *outbox.ConflictError
 	var refused *outbox.InvalidEventError
+	var data *outbox.InvalidDataError
 	switch {
+	case errors.As(err, &data):
+		errs := make([]fieldError, len(data.Fields))
+		for i, f := range data.Fields {
+			errs[i] = fieldError{"/data" + f.Pointer, f.Detail}
+		}
+		return validation(errs)
 	case errors.Is(err, outbox.ErrNotFound):
 		return notFound("object")
 	case errors.Is(err, outbox.ErrReasonRequired):

@@ -97,11 +97,15 @@ func (a *admin) replay(c echo.Context) error {
 		return invalid("/reason", "must be at most 1000 characters without NUL")
 	}
 	by := outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force}
-	job, err := a.operator.Replay(c.Request().Context(), id, body.Data, by)
+	r, err := a.operator.ReplayEdited(c.Request().Context(), id, body.Data, by)
 	if err != nil {
 		return adminProblem(err)
 	}
-	return c.JSON(http.StatusAccepted, map[string]any{"id": id, "state": "replaying", "job_id": job})
+	answer := map[string]any{"id": id, "state": "replaying", "job_id": r.JobID}
+	if body.Data != nil {
+		answer["checked"], answer["diff"] = r.Checked, r.Diff
+	}
+	return c.JSON(http.StatusAccepted, answer)
 }
 
 // rehearse takes no body, or data to try in place of the event's own.

@@ -39,9 +39,26 @@ func TestAdminRehearses(t *testing.T) {
 	require.Equal(t, "succeeds", got["outcome"], got)
 	require.Equal(t, []any{map[string]any{"table": "plans", "operation": "insert", "after": map[string]any{"user_id": "u1"}}}, got["changes"])
 
+	require.Equal(t, []any{map[string]any{"op": "add", "path": "/user_id", "to": "u1"}}, got["diff"])
+	for body, pointer := range map[string]string{
+		`{"data":{"user_id":7},"reason":"r"}`: "/data/user_id", `{"data":{"user_id":"u1","~/":1},"reason":"r"}`: "/data/~0~1", `{"data":[],"reason":"r"}`: "/data",
+	} {
+		status, refused := o.ask("POST", "/admin/dlq/1/replay", body)
+		require.Equal(t, 422, status, refused)
+		require.Equal(t, pointer, refused["errors"].([]any)[0].(map[string]any)["pointer"])
+	}
+
 	var left int
 	require.NoError(t, o.pool.QueryRow(t.Context(), `select count(*) from plans`).Scan(&left))
 	require.Zero(t, left)
+	status, replayed := o.ask("POST", "/admin/dlq/1/replay", `{"data":{"user_id":"u1"},"reason":"it was u1"}`)
+	require.Equal(t, 202, status, replayed)
+	require.Equal(t, true, replayed["checked"])
+	require.Len(t, replayed["diff"], 1)
+	status, letter := o.ask("GET", "/admin/dlq/1", "")
+	require.Equal(t, 200, status)
+	edit := letter["edit"].(map[string]any)
+	require.Equal(t, [2]any{"anna", "it was u1"}, [2]any{edit["actor"], edit["reason"]})
 	status, audit := o.ask("GET", "/admin/audit?action=rehearse&target=dead+letter+1", "")
 	require.Equal(t, 200, status)
 	require.Len(t, audit["items"], 2)

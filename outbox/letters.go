@@ -92,6 +92,8 @@ type Letter struct {
 	LetterSummary
 	Data   json.RawMessage `json:"data"`
 	Errors []AttemptError  `json:"errors"`
+	// Edit is how an operator has repaired the event for this consumer, where one has.
+	Edit *LetterEdit `json:"edit,omitempty"`
 	// Waiting are the first of the events behind it, WaitingCount how many there are.
 	Waiting      []WaitingEvent `json:"waiting"`
 	WaitingCount int            `json:"waiting_count"`
@@ -140,6 +142,9 @@ func (o *Operator) letter(ctx context.Context, db outboxdb.DBTX, id int64) (*Let
 	}
 	if err := json.Unmarshal(r.Errors, &l.Errors); err != nil {
 		return nil, fmt.Errorf("outbox: errors of dead letter %d: %w", id, err)
+	}
+	if l.Edit, err = o.letterEdit(ctx, db, r); err != nil {
+		return nil, err
 	}
 	waiting, err := o.q.LetterWaiting(ctx, db, outboxdb.LetterWaitingParams{Consumer: r.Consumer, Key: r.Key, Most: 100})
 	if err != nil {

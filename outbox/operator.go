@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -38,7 +37,7 @@ func NewOperator(pool *pgxpool.Pool, jobs Jobs, schema Schema, logger *slog.Logg
 	return &Operator{pool: pool, jobs: jobs, schema: schema, q: outboxdb.New(), log: logger, rehearsing: make(chan struct{}, 1)}
 }
 
-// WithConsumers returns an operator that has the consumers' code and so can rehearse. They need not run in this process.
+// WithConsumers returns an operator that has the consumers' code, and so can rehearse, and check edits. They need not run in this process.
 func (o *Operator) WithConsumers(reg *Registry) *Operator {
 	with := *o
 	with.reg = reg
@@ -106,11 +105,4 @@ func given(s string) *string {
 		return nil
 	}
 	return &s
-}
-
-func givenTime(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }

@@ -70,6 +70,8 @@ type Consumer struct {
 	tx       func(ctx context.Context, tx pgx.Tx, e *item, attempt int) error
 	set      func(ctx context.Context, tx pgx.Tx, es []*item, attempt int) error
 	external func(ctx context.Context, e *item, attempt int) (record, error)
+	// check tells whether the handler's type strictly takes the data: see InvalidDataError.
+	check func(e *stored) error
 }
 
 // record is what an external handler wants written with its success.
@@ -126,6 +128,7 @@ func OnDead(p DeadPolicy) Option { return func(c *Consumer) { c.OnDead = p } }
 // Handle panics on a name or option that cannot work; it is called while a program starts.
 func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, e Received[T]) error, opts ...Option) {
 	r.add(consumer, KindTx, opts, func(c *Consumer) {
+		c.check = checks[T](r)
 		c.tx = func(ctx context.Context, tx pgx.Tx, e *item, attempt int) error {
 			received, err := receive[T](r, c.Name, e, attempt)
 			if err != nil {
@@ -148,6 +151,7 @@ func Handle[T any](r *Registry, consumer string, fn func(ctx context.Context, tx
 // It is otherwise, and panics, like Handle.
 func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Context, tx pgx.Tx, events []Received[T]) error, opts ...Option) {
 	r.add(consumer, KindTx, opts, func(c *Consumer) {
+		c.check = checks[T](r)
 		c.set = func(ctx context.Context, tx pgx.Tx, es []*item, attempt int) error {
 			events := make([]Received[T], len(es))
 			for i, e := range es {
@@ -172,6 +176,7 @@ func HandleBatch[T any](r *Registry, consumer string, fn func(ctx context.Contex
 // It panics like Handle.
 func HandleExternal[T any](r *Registry, consumer string, fn func(ctx context.Context, e Received[T]) (record func(ctx context.Context, tx pgx.Tx) error, err error), opts ...Option) {
 	r.add(consumer, KindExternal, opts, func(c *Consumer) {
+		c.check = checks[T](r)
 		c.external = func(ctx context.Context, e *item, attempt int) (record, error) {
 			received, err := receive[T](r, c.Name, e, attempt)
 			if err != nil {
@@ -290,4 +295,14 @@ func receive[T any](reg *Registry, consumer string, it *item, attempt int) (Rece
 		return r, fmt.Errorf("decode data of %s, version %d: %w", e.Type, version, err)
 	}
 	return r, nil
+}
+
+func checks[T any](reg *Registry) func(e *stored) error {
+	return func(e *stored) error {
+		data, err := reg.upcasters.check(e)
+		if err != nil {
+			return err
+		}
+		return strictly[T](data)
+	}
 }

@@ -60,6 +60,10 @@ type Rehearsal struct {
 	Tables  []TableChanges   `json:"tables"`
 	Changes []RowChange      `json:"changes"`
 	Events  []RehearsedEvent `json:"events"`
+	// Diff leads from the event in the log to the data that was given, and Problems are what the consumer's code does not take of that: a
+	// replay with it would be refused, or had to be forced.
+	Diff     []DataChange  `json:"diff,omitempty"`
+	Problems []DataProblem `json:"problems,omitempty"`
 	// Duration is how long the handler took, in milliseconds.
 	Duration float64 `json:"duration_ms"`
 }
@@ -174,7 +178,8 @@ func (o *Operator) rehearsal(ctx context.Context, id int64, data json.RawMessage
 	case err != nil:
 		return nil, fmt.Errorf("outbox: read the event of dead letter %d: %w", id, err)
 	}
-	if data == nil {
+	edit := data != nil
+	if !edit {
 		data = e.Data
 	}
 	r := &rehearsal{
@@ -187,6 +192,13 @@ func (o *Operator) rehearsal(ctx context.Context, id int64, data json.RawMessage
 			LetterID: id, Consumer: l.Consumer, EventID: l.EventID, State: l.State,
 			Tables: []TableChanges{}, Changes: []RowChange{}, Events: []RehearsedEvent{},
 		},
+	}
+	if edit {
+		e, err := o.edit(ctx, db, l, data)
+		if err != nil {
+			return nil, err
+		}
+		r.result.Diff, r.result.Problems = e.diff, e.problems
 	}
 	at, err := o.q.RehearsalProcessed(ctx, db, outboxdb.RehearsalProcessedParams{Dedupe: dedupe(e.Dedupe, e.Run), EventID: l.EventID})
 	switch {

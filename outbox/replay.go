@@ -26,13 +26,24 @@ import (
 // the key were applied already, the replay is refused with a *ConflictError that names them, unless it is forced.
 // While another event of the key is held, it is refused in any case: settle that one first.
 func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, by Action) (jobID int64, err error) {
+	r, err := o.ReplayEdited(ctx, id, data, by)
+	if err != nil {
+		return 0, err
+	}
+	return r.JobID, nil
+}
+
+// ReplayEdited is Replay, and says what the data, where it is given, has changed. Data that the consumer's code would not take as it is,
+// for a field that it does not know or a value of another type, is refused with an *InvalidDataError, unless that is forced, with a reason.
+// Where the operator does not have the code (WithConsumers), that cannot be told.
+func (o *Operator) ReplayEdited(ctx context.Context, id int64, data json.RawMessage, by Action) (r *Replayed, err error) {
 	if data != nil {
 		if reason := refusedData(data); reason != "" {
-			return 0, &InvalidEventError{"data", reason}
+			return nil, &InvalidEventError{"data", reason}
 		}
 	}
 	if (data != nil || by.Force) && strings.TrimSpace(by.Reason) == "" {
-		return 0, ErrReasonRequired
+		return nil, ErrReasonRequired
 	}
 	var span *eventTrace
 	began := time.Now()
@@ -44,7 +55,7 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 		if span, err = o.startReplay(ctx, db, l, began); err != nil {
 			return err
 		}
-		if jobID, err = o.replay(ctx, tx, db, l, data, by, map[string]any{}); err != nil {
+		if r, err = o.replay(ctx, tx, db, l, data, by, map[string]any{}); err != nil {
 			return err
 		}
 		failpoint.At(failpoint.ReplayBefore)
@@ -52,19 +63,32 @@ func (o *Operator) Replay(ctx context.Context, id int64, data json.RawMessage, b
 	})
 	if err != nil {
 		span.end("refused", err)
-		return 0, err
+		return nil, err
 	}
 	failpoint.At(failpoint.ReplayAfter)
 	span.end("replaying", nil)
-	return jobID, nil
+	return r, nil
 }
 
-// replay is Replay in a transaction; detail is what the audit is to keep beside the rest.
-func (o *Operator) replay(ctx context.Context, tx pgx.Tx, db outboxdb.DBTX, l outboxdb.LetterGetRow, data json.RawMessage, by Action, detail map[string]any) (jobID int64, err error) {
+// replay is ReplayEdited in a transaction; detail is what the audit is to keep beside the rest.
+func (o *Operator) replay(ctx context.Context, tx pgx.Tx, db outboxdb.DBTX, l outboxdb.LetterGetRow, data json.RawMessage, by Action, detail map[string]any) (*Replayed, error) {
+	r := &Replayed{}
+	var e edited
+	if data != nil {
+		var err error
+		if e, err = o.edit(ctx, db, l, data); err != nil {
+			return nil, err
+		}
+		if len(e.problems) > 0 && !by.Force {
+			return nil, &InvalidDataError{e.problems}
+		}
+		r.Diff, r.Checked = e.diff, e.checked && len(e.problems) == 0
+		detail["checked"] = r.Checked
+	}
 	if l.Skipped {
 		// Only who has the lane may hold a key. As in a drain, the lane comes before the job.
 		if err := o.q.LaneLock(ctx, db, outboxdb.LaneLockParams{Lane: int32(l.Lane), Consumer: l.Consumer}); err != nil {
-			return 0, fmt.Errorf("outbox: wait for the lane of dead letter %d: %w", l.ID, err)
+			return nil, fmt.Errorf("outbox: wait for the lane of dead letter %d: %w", l.ID, err)
 		}
 	}
 	// Lock order: the job, the hold, the letter. The hold tells what is true; the letter above was a way to find it.
@@ -72,30 +96,30 @@ func (o *Operator) replay(ctx context.Context, tx pgx.Tx, db outboxdb.DBTX, l ou
 		Consumer: l.Consumer, EventID: l.EventID, CorrelationID: l.CorrelationID, MaxAttempts: ReplayAttempts,
 	}})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	jobID = ids[0]
-	detail["job_id"], detail["edited"] = jobID, data != nil
+	r.JobID = ids[0]
+	detail["job_id"], detail["edited"] = r.JobID, data != nil
 	if l.Skipped {
-		passed, err := o.holdAgain(ctx, db, l, jobID, by)
+		passed, err := o.holdAgain(ctx, db, l, r.JobID, by)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		detail["forced"], detail["newer"] = by.Force, passed
-	} else if err := o.reviveHold(ctx, db, l, jobID); err != nil {
-		return 0, err
+	} else if err := o.reviveHold(ctx, db, l, r.JobID); err != nil {
+		return nil, err
 	}
 	if data != nil {
 		if err := o.q.EditPut(ctx, db, outboxdb.EditPutParams{
-			Consumer: l.Consumer, EventID: l.EventID, Data: data, Actor: by.Actor, Reason: by.Reason,
+			Consumer: l.Consumer, EventID: l.EventID, Data: data, Diff: e.encoded, Actor: by.Actor, Reason: by.Reason,
 		}); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: l.ID, State: "replaying", JobID: &jobID}); err != nil {
-		return 0, err
+	if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: l.ID, State: "replaying", JobID: &r.JobID}); err != nil {
+		return nil, err
 	}
-	return jobID, o.record(ctx, db, l, "replay", by, detail)
+	return r, o.record(ctx, db, l, "replay", by, detail)
 }
 
 // reviveHold gives a dead hold the job of the replay.

@@ -121,6 +121,9 @@ func (c dlqShow) Run(ctx context.Context) error {
 		fmt.Printf("dead letter %d of %s: %s, after %d attempts and %d replays\n", l.ID, l.Consumer, l.State, l.Attempts, l.Replays)
 		fmt.Printf("event %s  %s  key %s  correlation id %s\n", l.EventID, l.Type, printable(l.Key), l.CorrelationID)
 		fmt.Printf("data: %s\n", l.Data)
+		if l.Edit != nil {
+			fmt.Printf("edited by %s at %s: %s\n  %s\n", printable(l.Edit.Actor), l.Edit.At.Format(time.DateTime), printable(l.Edit.Reason), printable(string(l.Edit.Diff)))
+		}
 		for _, e := range l.Errors {
 			fmt.Printf("%s  attempt %d:\n", e.At.UTC().Format(time.DateTime), e.Attempt)
 			for line := range strings.Lines(e.Error) {

@@ -98,8 +98,12 @@ func TestDLQ(t *testing.T) {
 
 	data := filepath.Join(t.TempDir(), "data.json")
 	require.NoError(t, os.WriteFile(data, []byte(`{"n": 20}`), 0o600))
-	code, out, said = command(t, url, "dlq", "replay", "2", "--data", data, "--reason=it was another", "--actor=anna")
+	code, _, said = command(t, url, "dlq", "replay", "2", "--data", data, "--reason=it was another", "--actor=anna")
+	require.Equal(t, 1, code)
+	require.Contains(t, said, "data/n is not a field that the code knows")
+	code, out, said = command(t, url, "dlq", "replay", "2", "--data", data, "--reason=it was another", "--actor=anna", "--force")
 	require.Equal(t, 0, code, said)
+	require.Contains(t, out, "replace /n 2 → 20\nwhether the consumer's code takes the data was not checked")
 	require.Contains(t, out, "dead letter 2 is being replayed by job ")
 	code, _, said = command(t, url, "dlq", "replay", "2")
 	require.Equal(t, 1, code)
@@ -130,6 +134,8 @@ func TestDLQ(t *testing.T) {
 	require.Regexp(t, `(?m)anna +stop +operation `+id+` +not today$`, out)
 	_, out, _ = command(t, url, "audit", "--by=anna", "--json")
 	require.Equal(t, 6, strings.Count(out, "\n"))
+	_, out, _ = command(t, url, "dlq", "show", "2")
+	require.Contains(t, out, "edited by anna at ")
 	var kept string
 	require.NoError(t, pool.QueryRow(t.Context(), `select string_agg(actor || ' ' || action || ' ' || reason, ', ' order by id) from audit`).Scan(&kept))
 	require.Equal(t, "anna dismiss a test, anna rehearse , anna rehearse , anna replay it was another, anna replay all again, anna stop not today", kept)

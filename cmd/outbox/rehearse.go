@@ -48,6 +48,10 @@ func (c dlqRehearse) Run(ctx context.Context) error {
 func printRehearsal(w io.Writer, r *outbox.Rehearsal) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) } // what a terminal did not take is nobody's error
 	p("dead letter %d of %s, which is %s: %s, after %.1f ms; all of it is rolled back", r.LetterID, r.Consumer, r.State, r.Outcome, r.Duration)
+	printDiff(w, r.Diff)
+	for _, d := range r.Problems {
+		p("data%s %s: a replay with it has to be forced", printable(d.Pointer), printable(d.Detail))
+	}
 	if r.Error != "" {
 		p("error: %s", printable(r.Error))
 	}
@@ -74,5 +78,12 @@ func printRehearsal(w io.Writer, r *outbox.Rehearsal) {
 	}
 	for _, e := range r.Events {
 		p("event %s  key %s  %s", e.Type, printable(e.Key), printable(string(e.Data)))
+	}
+}
+
+// printDiff prints what an edit changes, a line each.
+func printDiff(w io.Writer, diff []outbox.DataChange) {
+	for _, c := range diff {
+		_, _ = fmt.Fprintf(w, "%s %s %s → %s\n", c.Op, printable(c.Path), printable(string(c.From)), printable(string(c.To)))
 	}
 }

@@ -65,11 +65,16 @@ func (c dlqReplay) Run(ctx context.Context) error {
 		return err
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
-		job, err := o.Replay(ctx, c.ID, data, c.action(c.Force))
-		if err == nil {
-			fmt.Printf("dead letter %d is being replayed by job %d\n", c.ID, job)
+		r, err := o.ReplayEdited(ctx, c.ID, data, c.action(c.Force))
+		if err != nil {
+			return err
 		}
-		return err
+		fmt.Printf("dead letter %d is being replayed by job %d\n", c.ID, r.JobID)
+		printDiff(os.Stdout, r.Diff)
+		if data != nil && !r.Checked {
+			fmt.Println("whether the consumer's code takes the data was not checked")
+		}
+		return nil
 	})
 }
 

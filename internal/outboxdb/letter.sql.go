@@ -127,16 +127,47 @@ func (q *Queries) AuditOpen(ctx context.Context, db DBTX, arg AuditOpenParams) (
 	return id, err
 }
 
+const EditGet = `-- name: EditGet :one
+SELECT data, diff, actor, reason, edited_at FROM /*schema*/event_edits WHERE consumer = $1 AND event_id = $2
+`
+
+type EditGetParams struct {
+	Consumer string
+	EventID  uuid.UUID
+}
+
+type EditGetRow struct {
+	Data     json.RawMessage
+	Diff     json.RawMessage
+	Actor    string
+	Reason   string
+	EditedAt time.Time
+}
+
+func (q *Queries) EditGet(ctx context.Context, db DBTX, arg EditGetParams) (EditGetRow, error) {
+	row := db.QueryRow(ctx, EditGet, arg.Consumer, arg.EventID)
+	var i EditGetRow
+	err := row.Scan(
+		&i.Data,
+		&i.Diff,
+		&i.Actor,
+		&i.Reason,
+		&i.EditedAt,
+	)
+	return i, err
+}
+
 const EditPut = `-- name: EditPut :exec
-INSERT INTO /*schema*/event_edits (consumer, event_id, data, actor, reason) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO /*schema*/event_edits (consumer, event_id, data, diff, actor, reason) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (consumer, event_id) DO UPDATE
-   SET data = excluded.data, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp()
+   SET data = excluded.data, diff = excluded.diff, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp()
 `
 
 type EditPutParams struct {
 	Consumer string
 	EventID  uuid.UUID
 	Data     json.RawMessage
+	Diff     json.RawMessage
 	Actor    string
 	Reason   string
 }
@@ -146,6 +177,7 @@ func (q *Queries) EditPut(ctx context.Context, db DBTX, arg EditPutParams) error
 		arg.Consumer,
 		arg.EventID,
 		arg.Data,
+		arg.Diff,
 		arg.Actor,
 		arg.Reason,
 	)
@@ -470,6 +502,23 @@ func (q *Queries) LetterLock(ctx context.Context, db DBTX, arg LetterLockParams)
 	row := db.QueryRow(ctx, LetterLock, arg.Consumer, arg.EventID)
 	var i LetterLockRow
 	err := row.Scan(&i.ID, &i.State, &i.Skipped)
+	return i, err
+}
+
+const LetterOriginal = `-- name: LetterOriginal :one
+SELECT e.data, e.schema_version FROM /*schema*/discarded_jobs d JOIN /*schema*/events e ON e.lane = d.lane AND e.pos = d.pos WHERE d.id = $1
+`
+
+type LetterOriginalRow struct {
+	Data          json.RawMessage
+	SchemaVersion int32
+}
+
+// The event of a letter as the log holds it, whatever was edited since.
+func (q *Queries) LetterOriginal(ctx context.Context, db DBTX, id int64) (LetterOriginalRow, error) {
+	row := db.QueryRow(ctx, LetterOriginal, id)
+	var i LetterOriginalRow
+	err := row.Scan(&i.Data, &i.SchemaVersion)
 	return i, err
 }
 

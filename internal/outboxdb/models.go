@@ -183,6 +183,7 @@ type EventEdit struct {
 	Actor    string
 	Reason   string
 	EditedAt time.Time
+	Diff     json.RawMessage
 }
 
 type Hold struct {

@@ -80,6 +80,10 @@ CREATE INDEX operation_letters_replaying_idx ON operation_letters (operation, le
 CREATE INDEX operation_letters_key_idx ON operation_letters (operation, consumer, key, pos) WHERE state IN ('pending', 'replaying');
 CREATE INDEX operation_letters_trouble_idx ON operation_letters (operation, letter) WHERE state IN ('failed', 'skipped');
 
+-- What an edit has changed of the event that the log holds.
+ALTER TABLE event_edits ADD COLUMN diff jsonb NOT NULL DEFAULT '[]';
+
 -- +goose Down
+ALTER TABLE event_edits DROP COLUMN diff;
 DROP TABLE operation_letters, operation_groups, operations;
 DROP FUNCTION outbox_letter_matches(discarded_jobs, jsonb);

@@ -56,10 +56,17 @@ SELECT e.id, e.type, e.pos FROM /*schema*/events e
    AND p.consumer = coalesce(c.dedupe, c.name) || coalesce('@' || /*schema*/outbox_run(c.name, e.lane, e.pos), '')
  WHERE e.lane = @lane AND e.pos > @pos AND e.key = @key ORDER BY e.pos LIMIT @most;
 
+-- name: EditGet :one
+SELECT data, diff, actor, reason, edited_at FROM /*schema*/event_edits WHERE consumer = @consumer AND event_id = @event_id;
+
+-- name: LetterOriginal :one
+-- The event of a letter as the log holds it, whatever was edited since.
+SELECT e.data, e.schema_version FROM /*schema*/discarded_jobs d JOIN /*schema*/events e ON e.lane = d.lane AND e.pos = d.pos WHERE d.id = @id;
+
 -- name: EditPut :exec
-INSERT INTO /*schema*/event_edits (consumer, event_id, data, actor, reason) VALUES (@consumer, @event_id, @data, @actor, @reason)
+INSERT INTO /*schema*/event_edits (consumer, event_id, data, diff, actor, reason) VALUES (@consumer, @event_id, @data, @diff, @actor, @reason)
 ON CONFLICT (consumer, event_id) DO UPDATE
-   SET data = excluded.data, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp();
+   SET data = excluded.data, diff = excluded.diff, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp();
 
 -- name: AuditInsert :exec
 INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@actor, @action, @target, @reason, @detail);
