@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: dev
 dev: ## Run everything on a private PostgreSQL; ARGS=--fresh starts over
@@ -24,6 +24,10 @@ test: ## Run the tests; they find or start their PostgreSQL
 .PHONY: race
 race: ## Run the tests under the race detector (needs a C compiler)
 	go test -race ./...
+
+.PHONY: e2e
+e2e: ## Walk through the operators' pages in a browser (needs chromium); pictures go to e2e/shots
+	cd e2e && go test -count=1 $(ARGS) ./...
 
 # The targets are those that there are: none is listed here. One at a time, since each takes all processors.
 .PHONY: fuzz

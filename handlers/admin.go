@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
+	"github.com/pgoutbox/pgoutbox/handlers/pages"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -19,13 +21,13 @@ type AdminConfig struct {
 	Config
 	// Operator has the consumers' code in a process that runs them: see Operator.WithConsumers.
 	Operator *outbox.Operator
-	// Tokens are the operators' bearer tokens; the value is the actor's name. None: there are no admin routes.
+	// Tokens are the operators' tokens, bearers of the routes and keys to the pages; the value is the actor's name. None: there are neither.
 	Tokens map[string]string
 	// Metrics answers GET /metrics, without a token, as the probes do. Nil: there is no such route.
 	Metrics http.Handler
 }
 
-// NewAdmin returns the operators' listener: probes, metrics and, where there are tokens, /admin.
+// NewAdmin returns the operators' listener: probes, metrics and, where there are tokens, /admin with its pages, to which / leads.
 func NewAdmin(cfg AdminConfig) *echo.Echo {
 	e := newEcho(cfg.Config)
 	if cfg.Metrics != nil {
@@ -38,6 +40,12 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	if len(a.tokens) == 0 {
 		return e
 	}
+	a.pages = pages.New(pages.Config{
+		Operator: cfg.Operator, Tokens: cfg.Tokens, Explain: explainToPage,
+		Find: func(ctx context.Context, query string) (outbox.Search, error) { return Lookup(ctx, cfg.Pool, query) },
+	})
+	a.pages.Routes(e)
+	e.GET("/", func(c echo.Context) error { return c.Redirect(http.StatusSeeOther, pages.Root) })
 	// Not the group's own middleware: with that, echo answers 404 to a wrong method.
 	e.Use(a.authenticate)
 	g := e.Group("/admin")
@@ -71,6 +79,7 @@ type admin struct {
 	operator *outbox.Operator
 	pool     *pgxpool.Pool
 	tokens   []hashedToken
+	pages    *pages.Pages
 }
 
 type hashedToken struct {
@@ -80,10 +89,15 @@ type hashedToken struct {
 
 const actorKey = "actor"
 
-// authenticate wants one of the operators' tokens for all below /admin, and so tells nobody else what is there. All of
-// them are compared, in constant time: the answer's time says nothing of how much of a guess was right.
+// authenticate decides for all below /admin who may come in: the pages take the cookie of their login, and everything else one of the
+// operators' tokens as a bearer, never the cookie, which a browser sends by itself. So nobody else is told what is there. All tokens are
+// compared, in constant time: the answer's time says nothing of how much of a guess was right.
 func (a *admin) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
+	page := a.pages.Guard(next)
 	return func(c echo.Context) error {
+		if pages.Serves(c) {
+			return page(c)
+		}
 		// By the route as well as by the path: whatever the router makes of a path, no route below /admin is open.
 		if !strings.HasPrefix(c.Request().URL.Path, "/admin") && !strings.HasPrefix(c.Path(), "/admin") {
 			return next(c)
@@ -118,6 +132,16 @@ func pathNumber(c echo.Context, what string) (int64, error) {
 		return 0, notFound(what)
 	}
 	return id, nil
+}
+
+// explainToPage gives an error the form that a page shows, and leaves it for the request's log line.
+func explainToPage(c echo.Context, err error) pages.Failure {
+	p := problemOf(adminProblem(err))
+	c.Set(failureKey, p)
+	for name, value := range p.header {
+		c.Response().Header().Set(name, value)
+	}
+	return pages.Failure{Status: p.status, Title: p.title, Detail: p.detail}
 }
 
 // adminProblem gives the library's errors their HTTP form.

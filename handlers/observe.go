@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/pgoutbox/pgoutbox/handlers/pages"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -95,7 +96,7 @@ func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
 		level = slog.LevelWarn
 	case status >= 500 || failure != nil && failure.status >= 500:
 		level = slog.LevelError
-	case probe:
+	case probe || status < 400 && pages.Quiet(c):
 		level = slog.LevelDebug
 	}
 	ctx := c.Request().Context()

@@ -205,6 +205,7 @@ Try:
   curl -s %[1]s/dev/mail
   curl -s %[2]s/admin/consumers -H 'Authorization: Bearer %[4]s'
 
+The admin URL has pages, too, to sign in to with the admin token.
 Ctrl-C stops all of it.
 `, api, admin, s.cfg.DatabaseURL, token)
 }

@@ -1,0 +1,152 @@
+package pages
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+type letterView struct {
+	*outbox.Letter
+	// Path is that of the letter's page.
+	Path    string
+	Edited  string // what stands in the form as the event's data
+	Replay  formState
+	Dismiss formState
+	// Newer are the events that a replay has to be forced past.
+	Newer []outbox.NewerEvent
+}
+
+// formState is what was typed into a form that was refused, and why.
+type formState struct {
+	Reason string
+	Error  string
+	Open   bool // the part of the form that is folded away has what is wrong
+}
+
+func letterPath(id int64) string { return fmt.Sprintf("%s/letters/%d", Root, id) }
+
+func (p *Pages) letterView(c echo.Context) (letterView, error) {
+	id, err := pathNumber(c)
+	if err != nil {
+		return letterView{}, err
+	}
+	l, err := p.operator.Letter(c.Request().Context(), id)
+	if err != nil {
+		return letterView{}, err
+	}
+	return letterView{Letter: l, Path: letterPath(id), Edited: pretty(l.Data)}, nil
+}
+
+func (v letterView) title() string { return fmt.Sprintf("Dead letter %d", v.ID) }
+
+// Last is the newest attempt that failed, and Earlier are those before it, the newest first.
+func (v letterView) Last() outbox.AttemptError { return v.Errors[len(v.Errors)-1] }
+
+func (v letterView) Earlier() []outbox.AttemptError {
+	earlier := slices.Clone(v.Errors[:len(v.Errors)-1])
+	slices.Reverse(earlier)
+	return earlier
+}
+
+func (p *Pages) letter(c echo.Context) error {
+	v, err := p.letterView(c)
+	if err != nil {
+		return err
+	}
+	return p.render(c, http.StatusOK, "letter", v.title(), v)
+}
+
+// replay sends the event again, with what stands in the form where that is not the letter's data.
+func (p *Pages) replay(c echo.Context) error {
+	v, err := p.letterForm(c)
+	if err != nil {
+		return err
+	}
+	by, problem := action(c)
+	v.Replay.Reason = by.Reason
+	if c.Request().Form.Has("data") {
+		v.Edited = c.FormValue("data")
+	}
+	data, valid := changed(v.Data, v.Edited)
+	v.Replay.Open = data != nil || !valid
+	switch {
+	case problem != "":
+	case !valid:
+		problem = "The data cannot be read as JSON."
+	default:
+		_, err := p.operator.Replay(c.Request().Context(), v.ID, data, by)
+		if err == nil && data != nil {
+			return after(c, v.Path, "edited")
+		} else if err == nil {
+			return after(c, v.Path, "replayed")
+		}
+		return p.refuseLetter(c, &v, &v.Replay, err)
+	}
+	v.Replay.Error = problem
+	return p.render(c, http.StatusUnprocessableEntity, "letter", v.title(), v)
+}
+
+// changed is the data of a form where it is not what the letter has, however that is laid out.
+func changed(was json.RawMessage, typed string) (data json.RawMessage, valid bool) {
+	var a, b bytes.Buffer
+	if err := json.Compact(&b, []byte(typed)); err != nil {
+		return nil, false
+	}
+	if err := json.Compact(&a, was); err == nil && bytes.Equal(a.Bytes(), b.Bytes()) {
+		return nil, true
+	}
+	return b.Bytes(), true
+}
+
+func (p *Pages) dismiss(c echo.Context) error {
+	v, err := p.letterForm(c)
+	if err != nil {
+		return err
+	}
+	by, problem := action(c)
+	v.Dismiss.Reason = by.Reason
+	if problem != "" {
+		v.Dismiss.Error = problem
+		return p.render(c, http.StatusUnprocessableEntity, "letter", v.title(), v)
+	}
+	if _, err := p.operator.Dismiss(c.Request().Context(), v.ID, by); err != nil {
+		return p.refuseLetter(c, &v, &v.Dismiss, err)
+	}
+	return after(c, v.Path, "dismissed")
+}
+
+func (p *Pages) letterForm(c echo.Context) (letterView, error) {
+	if err := c.Request().ParseForm(); err != nil {
+		return letterView{}, formError{err}
+	}
+	return p.letterView(c)
+}
+
+// refuseLetter shows the letter again, with what was typed and why it was not done.
+func (p *Pages) refuseLetter(c echo.Context, v *letterView, form *formState, err error) error {
+	status, why, newer, ok := refusal(err)
+	if !ok {
+		return err
+	}
+	form.Error, v.Newer = why, newer
+	if status == http.StatusConflict {
+		// The state is another than the form was made for.
+		if v.Letter, err = p.operator.Letter(c.Request().Context(), v.ID); err != nil {
+			return err
+		}
+	}
+	return p.render(c, status, "letter", v.title(), *v)
+}
+
+// formError is a form that could not be read.
+type formError struct{ err error }
+
+func (e formError) Error() string { return "read a form: " + e.err.Error() }
+func (e formError) Unwrap() error { return e.err }

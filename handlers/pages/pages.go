@@ -1,0 +1,93 @@
+package pages
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
+)
+
+// Root is where the pages are.
+const Root = "/admin/ui"
+
+// Config is what the pages need; all of it is required.
+type Config struct {
+	Operator *outbox.Operator
+	// Tokens let operators in; the value is the actor's name.
+	Tokens map[string]string
+	// Find says what to look for when a person types query.
+	Find func(ctx context.Context, query string) (outbox.Search, error)
+	// Explain gives an error that no page knows its form, and leaves it for the request's log line.
+	Explain func(c echo.Context, err error) Failure
+}
+
+// Failure is an error as a page shows it.
+type Failure struct {
+	Status        int
+	Title, Detail string
+}
+
+// Pages are the operators' pages. They are safe for concurrent use.
+type Pages struct {
+	operator *outbox.Operator
+	find     func(ctx context.Context, query string) (outbox.Search, error)
+	explain  func(c echo.Context, err error) Failure
+	sessions sessions
+	guesses  guesses
+	origin   *http.CrossOriginProtection
+	samples  *samples
+}
+
+// New returns the pages. Their routes are open until a Guard stands before them.
+func New(cfg Config) *Pages {
+	return &Pages{
+		operator: cfg.Operator, find: cfg.Find, explain: cfg.Explain, sessions: newSessions(cfg.Tokens),
+		origin: http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator),
+	}
+}
+
+// section is an entry of the navigation.
+type section struct{ Name, Path string }
+
+var sections = []section{
+	{"Overview", Root},
+	{"Dead letters", Root + "/letters"},
+	{"Timelines", Root + "/search"},
+	{"Consumers", Root + "/consumers"},
+	{"Audit", Root + "/audit"},
+}
+
+const (
+	loginPath  = Root + "/login"
+	logoutPath = Root + "/logout"
+	dataPath   = Root + "/data/overview.json"
+	staticPath = Root + "/static/:version/:file"
+)
+
+// Routes adds the pages to e.
+func (p *Pages) Routes(e *echo.Echo) {
+	e.GET(Root, p.overview)
+	e.GET(Root+"/", func(c echo.Context) error { return c.Redirect(http.StatusSeeOther, Root) })
+	e.GET(loginPath, p.loginForm)
+	e.POST(loginPath, p.logIn)
+	e.POST(logoutPath, p.logOut)
+	e.GET(staticPath, static)
+	e.GET(dataPath, p.overviewData)
+	e.GET(Root+"/letters", p.letters)
+	e.GET(Root+"/letters/:id", p.letter)
+	e.POST(Root+"/letters/:id/replay", p.replay)
+	e.POST(Root+"/letters/:id/dismiss", p.dismiss)
+	e.GET(Root+"/search", p.searchForm)
+	e.POST(Root+"/search", p.search)
+	e.GET(Root+"/trace/:correlation_id", p.trace)
+	e.GET(Root+"/events/:id", p.event)
+	e.GET(Root+"/consumers", p.consumers)
+	e.GET(Root+"/consumers/:name", p.consumer)
+	e.POST(Root+"/consumers/:name/pause", p.pause)
+	e.POST(Root+"/consumers/:name/resume", p.resume)
+	e.POST(Root+"/consumers/:name/backfill", p.backfill)
+	e.POST(Root+"/consumers/:name/backfills/:id/stop", p.stopBackfill)
+	e.GET(Root+"/audit", p.audit)
+}

@@ -1,0 +1,108 @@
+package pages
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+)
+
+//go:embed templates
+var templateFiles embed.FS
+
+// templates are the pages by name, each with the layout and the parts that several have.
+var templates = sync.OnceValue(func() map[string]*template.Template {
+	all := map[string]*template.Template{}
+	for _, name := range []string{
+		"login", "failure", "overview", "letters", "letter", "search", "trace", "event", "consumers", "consumer", "audit",
+	} {
+		all[name] = template.Must(template.New("layout.html").Funcs(functions).ParseFS(templateFiles,
+			"templates/layout.html", "templates/parts.html", "templates/timeline.html", "templates/"+name+".html"))
+	}
+	return all
+})
+
+var functions = template.FuncMap{
+	"asset":  asset,
+	"clock":  clock,
+	"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+	"ago":    func(t time.Time) string { return span(time.Since(t)) + " ago" },
+	"span":   span,
+	"secs":   func(seconds float64) string { return span(time.Duration(seconds * float64(time.Second))) },
+	"number": number,
+	"state":  stateName,
+	"line":   firstLine,
+	"pretty": pretty,
+	"join":   strings.Join,
+	"short":  func(id fmt.Stringer) string { return "…" + id.String()[24:] },
+}
+
+// view is what the layout shows.
+type view struct {
+	Title    string
+	Sections []section
+	Section  string // the path of the one that the page belongs to
+	Actor    string
+	Done     string
+	Here     string // the page itself, for what asks for it again
+	Main     any
+}
+
+// done says what an action did, once, on the page that it leads to.
+var done = map[string]string{
+	"replayed":  "The event was sent again. This page shows what becomes of it.",
+	"edited":    "The event was sent again with the new data. This page shows what becomes of it.",
+	"dismissed": "The event was given up for this consumer. What waited behind it goes on.",
+	"paused":    "The consumer is paused: its events stay where they are.",
+	"resumed":   "The consumer goes on.",
+	"backfill":  "The backfill has begun.",
+	"stopped":   "The backfill was stopped. What it has done stays done.",
+}
+
+// after answers an action: it leads to a page, which says what was done.
+func after(c echo.Context, path, what string) error {
+	return c.Redirect(http.StatusSeeOther, path+"?done="+what)
+}
+
+func (p *Pages) render(c echo.Context, status int, name, title string, main any) error {
+	v := view{
+		Title: title, Sections: sections, Actor: actor(c), Done: done[c.QueryParam("done")], Main: main, Here: here(c),
+	}
+	for _, s := range sections {
+		if path := c.Request().URL.Path; path == s.Path || s.Path != Root && strings.HasPrefix(path, s.Path+"/") {
+			v.Section = s.Path
+		}
+	}
+	if name == "trace" || name == "event" {
+		v.Section = Root + "/search"
+	}
+	var page bytes.Buffer
+	if err := templates()[name].Execute(&page, v); err != nil {
+		return fmt.Errorf("render %s: %w", name, err)
+	}
+	return c.HTMLBlob(status, page.Bytes())
+}
+
+// here is the page's own URL, without what was done before it.
+func here(c echo.Context) string {
+	u := *c.Request().URL
+	q := u.Query()
+	q.Del("done")
+	u.RawQuery = q.Encode()
+	return u.RequestURI()
+}
+
+var unreadable = Failure{http.StatusBadRequest, "The form could not be read", "Nothing was changed. Go back and send it again."}
+
+func (p *Pages) refuse(c echo.Context, f Failure) error {
+	if c.Response().Committed {
+		return nil
+	}
+	return p.render(c, f.Status, "failure", f.Title, f)
+}
