@@ -11,10 +11,11 @@ import (
 )
 
 type overviewView struct {
-	At        time.Time
 	Consumers []sampled
-	Dead      int64
-	Paused    []string
+	// Stale is when the numbers were taken, where that is long ago.
+	Stale  *time.Time
+	Dead   int64
+	Paused []string
 	// Behind is the consumer whose oldest event is older than every other's, and than lateAfter.
 	Behind *sampled
 	Causes []outbox.LetterGroup
@@ -22,17 +23,23 @@ type overviewView struct {
 	Calm bool
 }
 
+// staleAfter is the age of numbers that are not those of now.
+const staleAfter = 10 * time.Second
+
 // lateAfter is the age of an event that a healthy consumer has long reached.
 const lateAfter = 30
 
 func (p *Pages) overview(c echo.Context) error {
 	ctx := c.Request().Context()
-	kept, err := p.samples.look(ctx, time.Now().Add(-keepSamples))
+	kept, err := p.samples.look(ctx, time.Time{})
 	if err != nil {
 		return err
 	}
 	now := kept[len(kept)-1]
-	v := overviewView{At: now.At, Consumers: now.Consumers}
+	v := overviewView{Consumers: now.Consumers}
+	if time.Since(now.At) > staleAfter {
+		v.Stale = &now.At
+	}
 	for i := range v.Consumers {
 		s := &v.Consumers[i]
 		v.Dead += s.Dead
@@ -46,7 +53,7 @@ func (p *Pages) overview(c echo.Context) error {
 	if v.Causes, err = p.operator.LetterGroups(ctx, outbox.LetterFilter{State: "dead"}, nil, 5); err != nil {
 		return err
 	}
-	v.Calm = v.Dead == 0 && len(v.Causes) == 0 && len(v.Paused) == 0 && v.Behind == nil
+	v.Calm = v.Stale == nil && v.Dead == 0 && len(v.Causes) == 0 && len(v.Paused) == 0 && v.Behind == nil
 	return p.render(c, http.StatusOK, "overview", "Overview", v)
 }
 

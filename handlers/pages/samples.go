@@ -14,8 +14,8 @@ const (
 	keepSamples = 10 * time.Minute
 	// mostInflow is the longest part of the log that is counted for a rate: after a longer time without a look there is none.
 	mostInflow = 500_000
-	// samplingTakes is how long a sample may take; whoever asked for it then sees the last one.
-	samplingTakes = 5 * time.Second
+	// samplingTakes is how long a sample may take: a backlog is counted event by event. Whoever waited in vain gets the last one.
+	samplingTakes = 15 * time.Second
 )
 
 // sample is how the consumers were at a moment.
@@ -44,20 +44,20 @@ type samples struct {
 	mu       sync.Mutex
 	kept     []sample
 	counted  map[string]int64 // with the last sample
+	tried    time.Time        // when one was to be taken last, and was or not
 }
 
 func newSamples(operator *outbox.Operator) *samples {
 	return &samples{operator: operator, finished: &inflow{operator: operator}}
 }
 
-// look returns the samples after the moment, the last of them not older than sampleEvery.
+// look returns the samples after the moment. The last of them is not older than sampleEvery, unless the database could not say how it is:
+// then it is the last that there was.
 func (s *samples) look(ctx context.Context, after time.Time) ([]sample, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.kept); n == 0 || time.Since(s.kept[n-1].At) >= sampleEvery-100*time.Millisecond {
-		if err := s.take(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.refresh(ctx, sampleEvery-100*time.Millisecond); err != nil {
+		return nil, err
 	}
 	first := len(s.kept)
 	for first > 0 && s.kept[first-1].At.After(after) {
@@ -70,16 +70,27 @@ func (s *samples) look(ctx context.Context, after time.Time) ([]sample, error) {
 func (s *samples) names(ctx context.Context) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.kept); n == 0 || time.Since(s.kept[n-1].At) >= time.Minute {
-		if err := s.take(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.refresh(ctx, time.Minute); err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, c := range s.kept[len(s.kept)-1].Consumers {
 		names = append(names, c.Name)
 	}
 	return names, nil
+}
+
+// refresh takes a sample where the last one is older than that. It fails where there is none at all.
+func (s *samples) refresh(ctx context.Context, than time.Duration) error {
+	if len(s.kept) > 0 && time.Since(s.tried) < than {
+		return nil
+	}
+	err := s.take(ctx)
+	s.tried = time.Now()
+	if len(s.kept) > 0 {
+		return nil
+	}
+	return err
 }
 
 // take is not ended by its client's going away: a cancelled query costs its connection.

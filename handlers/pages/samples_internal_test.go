@@ -60,6 +60,7 @@ func TestSamplesTellWhatWasSettled(t *testing.T) {
 	_, rate = take()
 	require.NotNil(t, rate)
 
+	s.tried = time.Now()
 	looked, err := s.look(t.Context(), time.Now().Add(-keepSamples))
 	require.NoError(t, err)
 	require.Len(t, looked, 5, "the newest is young enough, and none is taken")
@@ -69,4 +70,12 @@ func TestSamplesTellWhatWasSettled(t *testing.T) {
 	s.kept[0].At = time.Now().Add(-2 * keepSamples)
 	require.NoError(t, s.take(t.Context()))
 	require.Len(t, s.kept, 5, "the old ones go")
+
+	exec(`alter table holds rename to gone`)
+	s.tried = time.Time{}
+	looked, err = s.look(t.Context(), time.Time{})
+	require.NoError(t, err)
+	require.Len(t, looked, 5, "what is known stays there while the database does not answer")
+	_, err = newSamples(s.operator).look(t.Context(), time.Time{})
+	require.Error(t, err)
 }

@@ -113,7 +113,7 @@
       if (document.hidden) return;
       let response;
       try {
-        response = await fetch(section.dataset.source + "?after=" + last, { signal: AbortSignal.timeout(8000) });
+        response = await fetch(section.dataset.source + "?after=" + last, { signal: AbortSignal.timeout(20000) });
       } catch {
         return answered(false);
       }
