@@ -88,7 +88,7 @@ func TestMetrics(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, families, names(string(documented), "(?m)^\\| `(outbox_\\w+)[`{]"))
 	for _, file := range []string{"grafana/pgoutbox.json", "prometheus/alerts.yml"} {
-		asked, err := os.ReadFile(filepath.Join("../../deploy", file))
+		asked, err := os.ReadFile(filepath.Join("..", "..", "deploy", file))
 		require.NoError(t, err)
 		for _, name := range names(string(asked), `\b(outbox_\w+|process_\w+|go_\w+|up)[\[{) ]`) {
 			base := regexp.MustCompile(`_(bucket|count|sum)$`).ReplaceAllString(name, "")
