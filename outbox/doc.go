@@ -37,7 +37,8 @@
 //
 // # Operating
 //
-// An [Operator] lists dead letters, replays and dismisses them, tells what became of an event ([Operator.Event],
+// An [Operator] lists dead letters, replays and dismisses them, one ([Operator.Replay]) or all of a kind ([Operator.ReplayAll]), and says
+// beforehand what a replay would do ([Operator.Rehearse]). It tells what became of an event ([Operator.Event],
 // [Operator.Trace]) and how far each consumer is ([Operator.Consumers]), and pauses consumers.
 //
 // # Changing consumers
@@ -93,7 +94,7 @@
 //   - An event is, for each consumer that subscribes to it, in exactly one of the places above. [Operator.Check] proves it.
 //   - Only who has the lane's lock inserts or deletes holds and waiting rows: a drain, the replay of a skipped event, a removal.
 //     Everybody else marks a hold as settled or dead; a settled hold makes its lane ready.
-//   - Locks are taken in this order: river_job, the key, holds, discarded_jobs; and each in a statement before any read.
+//   - Locks are taken in this order: operations, the lane, river_job, the key, holds, discarded_jobs; and each in a statement before any read.
 //   - The hold's token is redrawn at each attempt, death, replay and dismissal: whoever finds another than his own does nothing.
 //   - Wake-ups go by state. One that is lost is given again, one too many ends at once.
 //

@@ -135,7 +135,7 @@ func (r *rehearsal) compare(ctx context.Context, tx pgx.Tx, outside *pgxpool.Con
 	room := max(0, MaxRehearsedRows-len(r.result.Changes))
 	var after []row
 	var before map[string]string // key (or, without one, place) → place
-	if err = r.reading(ctx, tx, func(tx pgx.Tx) (err error) {
+	if err := r.reading(ctx, tx, func(tx pgx.Tx) (err error) {
 		after, err = collect(ctx, tx, false, fmt.Sprintf(rowsWritten, name, key, MaxRehearsedBytes), r.low, r.span, rehearsalMost+1, room)
 		return err
 	}); err != nil {
