@@ -13,14 +13,47 @@ import (
 )
 
 const (
-	// operationsIdle is how often somebody asks for operations where there is none, operationsBusy where one waits for what it has sent.
-	operationsIdle = time.Second
-	operationsBusy = 50 * time.Millisecond
+	// operationsIdle is how often somebody asks for operations where there is none (what was begun in the same process is known at once),
+	// operationsBusy where one waits for what it has sent, operationsFailed where it could not be asked.
+	operationsIdle   = 3 * time.Second
+	operationsFailed = time.Second
+	operationsBusy   = 50 * time.Millisecond
 	// operationInFlight is how many letters of an operation are in flight at most: so many are sent at most before it is known that they fail.
 	operationInFlight = 100
 	// operationMisses is how many letters of a group fail in a row before it is stopped.
 	operationMisses = 20
 )
+
+// operationsBegun tells the loops of this process that an operation was begun.
+var operationsBegun = hub{listeners: map[*listener]struct{}{}}
+
+// RunOperations takes operations further until stop is closed or ctx ends. Any number of processes may do so at a time. It needs no River job:
+// what keeps such a job alive would be as much again, where a step is a transaction of its own and any process may make the next one.
+func (e *Engine) RunOperations(ctx context.Context, stop <-chan struct{}) {
+	begun, unlisten := operationsBegun.listen()
+	defer unlisten()
+	for {
+		wait, err := e.Operate(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				e.log.Error("operations", "error", err)
+			}
+			wait = max(wait, operationsFailed)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-stop:
+			timer.Stop()
+			return
+		case <-begun.C:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
 
 // Operate takes each operation that is under way a step further, and returns how long to wait before it is called again. A step is a
 // transaction: what has become of the letters that were sent is noted, and the next one is sent, if it is time. So nothing is lost with a

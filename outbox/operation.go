@@ -141,6 +141,7 @@ func (o *Operator) ReplayAll(ctx context.Context, b BulkReplay, by Action) (*Ope
 		return nil, err
 	}
 	failpoint.At(failpoint.OperationBeginAfter)
+	operationsBegun.wake(true)
 	return o.Operation(ctx, id)
 }
 

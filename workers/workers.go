@@ -177,7 +177,7 @@ func (w *Workers) Start(ctx context.Context) error {
 	}
 	w.loop.Go(func() { w.maintain(running) })
 	w.loop.Go(func() { w.retain(running) })
-	w.loop.Go(func() { w.operate(running) })
+	w.loop.Go(func() { w.engine.RunOperations(running, w.stop) })
 	return nil
 }
 
