@@ -17,7 +17,7 @@ type auditView struct {
 
 // audit is what operators did, by whom and why.
 func (p *Pages) audit(c echo.Context) error {
-	f := filter{c: c}
+	f := filter{value: c.QueryParam}
 	v := auditView{Filter: outbox.AuditFilter{Actor: f.text("actor"), Action: f.text("action"), Target: f.text("target")}}
 	before := f.cursor()
 	if f.refuse != nil {
@@ -30,7 +30,7 @@ func (p *Pages) audit(c echo.Context) error {
 	}
 	if len(v.Entries) > perPage {
 		v.Entries = v.Entries[:perPage]
-		v.Older = older(c, v.Entries[perPage-1].ID)
+		v.Older = older(here(c), v.Entries[perPage-1].ID)
 	}
 	return p.render(c, http.StatusOK, "audit", "Audit", v)
 }

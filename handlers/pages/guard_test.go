@@ -23,7 +23,8 @@ import (
 func all(event string) []string {
 	return []string{
 		"/admin/ui", "/admin/ui/letters", "/admin/ui/letters?state=all", "/admin/ui/letters/1", "/admin/ui/search", "/admin/ui/trace/corr-9",
-		"/admin/ui/events/" + event, "/admin/ui/consumers", "/admin/ui/consumers/billing", "/admin/ui/audit", "/admin/ui/nothing",
+		"/admin/ui/events/" + event, "/admin/ui/consumers", "/admin/ui/consumers/billing", "/admin/ui/audit", "/admin/ui/operations",
+		"/admin/ui/nothing", "/admin/ui/operations/1",
 		"/admin/ui/letters/999", "/admin/ui/letters/x", "/admin/ui/trace/nobody", "/admin/ui/events/x", "/admin/ui/consumers/nobody",
 	}
 }
@@ -43,7 +44,8 @@ func TestPagesWithoutASessionLeadToTheLogin(t *testing.T) {
 		require.Equal(t, 303, o.send("GET", path, nil, "Authorization", "Bearer "+token).status, path)
 	}
 	for _, path := range []string{
-		"/admin/ui/logout", "/admin/ui/letters/1/replay", "/admin/ui/letters/1/dismiss", "/admin/ui/search", "/admin/ui/consumers/billing/pause",
+		"/admin/ui/logout", "/admin/ui/letters/1/replay", "/admin/ui/letters/1/rehearse", "/admin/ui/letters/1/dismiss",
+		"/admin/ui/operations", "/admin/ui/operations/1/stop", "/admin/ui/search", "/admin/ui/consumers/billing/pause",
 		"/admin/ui/consumers/billing/resume", "/admin/ui/consumers/billing/backfill", "/admin/ui/consumers/billing/backfills/1/stop",
 	} {
 		a := o.post(path, url.Values{"reason": {"none"}})

@@ -52,10 +52,16 @@ type office struct {
 
 func newOffice(t testing.TB) *office {
 	t.Helper()
+	return newOfficeOf(t, nil)
+}
+
+// newOfficeOf is an office in a process that has the consumers' code.
+func newOfficeOf(t testing.TB, reg *outbox.Registry) *office {
+	t.Helper()
 	o := &office{t: t, pool: testdb.Pool(t)}
 	server := httptest.NewServer(handlers.NewAdmin(handlers.AdminConfig{
 		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler)},
-		Operator: outbox.NewOperator(o.pool, idleJobs{}, "", nil), Tokens: map[string]string{token: "anna", "a-token-of-berts": "bert"},
+		Operator: outbox.NewOperator(o.pool, idleJobs{}, "", nil).WithConsumers(reg), Tokens: map[string]string{token: "anna", "a-token-of-berts": "bert"},
 	}))
 	t.Cleanup(server.Close)
 	o.url = server.URL

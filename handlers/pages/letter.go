@@ -3,6 +3,7 @@ package pages
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -19,8 +20,11 @@ type letterView struct {
 	Edited  string // what stands in the form as the event's data
 	Replay  formState
 	Dismiss formState
-	// Newer are the events that a replay has to be forced past.
-	Newer []outbox.NewerEvent
+	// Newer are the events that a replay has to be forced past, and Strange says that the data is nothing that the consumer's code takes.
+	Newer   []outbox.NewerEvent
+	Strange bool
+	// Rehearsal is what the replay would do, where that was asked for.
+	Rehearsal *outbox.Rehearsal
 }
 
 // formState is what was typed into a form that was refused, and why.
@@ -55,6 +59,14 @@ func (v letterView) Earlier() []outbox.AttemptError {
 	return earlier
 }
 
+// EditDiff is what the edit changed of the event.
+func (v letterView) EditDiff() (diff []outbox.DataChange) {
+	if err := json.Unmarshal(v.Edit.Diff, &diff); err != nil {
+		return nil // of an edit from before there were any
+	}
+	return diff
+}
+
 func (p *Pages) letter(c echo.Context) error {
 	v, err := p.letterView(c)
 	if err != nil {
@@ -69,28 +81,49 @@ func (p *Pages) replay(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	by, problem := action(c)
+	by, data, ok := v.replayForm(c)
+	if !ok {
+		return p.render(c, http.StatusUnprocessableEntity, "letter", v.title(), v)
+	}
+	if _, err := p.operator.Replay(c.Request().Context(), v.ID, data, by); err != nil {
+		return p.refuseLetter(c, &v, &v.Replay, err)
+	}
+	if data != nil {
+		return after(c, v.Path, "edited")
+	}
+	return after(c, v.Path, "replayed")
+}
+
+// rehearse shows what the replay would do that stands in the form.
+func (p *Pages) rehearse(c echo.Context) error {
+	v, err := p.letterForm(c)
+	if err != nil {
+		return err
+	}
+	by, data, ok := v.replayForm(c)
+	if !ok {
+		return p.render(c, http.StatusUnprocessableEntity, "letter", v.title(), v)
+	}
+	if v.Rehearsal, err = p.operator.Rehearse(c.Request().Context(), v.ID, data, by); err != nil {
+		return p.refuseLetter(c, &v, &v.Replay, err)
+	}
+	v.Strange = len(v.Rehearsal.Problems) > 0
+	return p.render(c, http.StatusOK, "letter", v.title(), v)
+}
+
+// replayForm reads the form of a replay, and reports whether that can be what somebody wants; data is nil where it is the event's own.
+func (v *letterView) replayForm(c echo.Context) (by outbox.Action, data json.RawMessage, ok bool) {
+	by, v.Replay.Error = action(c)
 	v.Replay.Reason = by.Reason
 	if c.Request().Form.Has("data") {
 		v.Edited = c.FormValue("data")
 	}
 	data, valid := changed(v.Data, v.Edited)
 	v.Replay.Open = data != nil || !valid
-	switch {
-	case problem != "":
-	case !valid:
-		problem = "The data cannot be read as JSON."
-	default:
-		_, err := p.operator.Replay(c.Request().Context(), v.ID, data, by)
-		if err == nil && data != nil {
-			return after(c, v.Path, "edited")
-		} else if err == nil {
-			return after(c, v.Path, "replayed")
-		}
-		return p.refuseLetter(c, &v, &v.Replay, err)
+	if v.Replay.Error == "" && !valid {
+		v.Replay.Error = "The data cannot be read as JSON."
 	}
-	v.Replay.Error = problem
-	return p.render(c, http.StatusUnprocessableEntity, "letter", v.title(), v)
+	return by, data, v.Replay.Error == ""
 }
 
 // changed is the data of a form where it is not what the letter has, however that is laid out.
@@ -135,7 +168,7 @@ func (p *Pages) refuseLetter(c echo.Context, v *letterView, form *formState, err
 	if !ok {
 		return err
 	}
-	form.Error, v.Newer = why, newer
+	form.Error, v.Newer, v.Strange = why, newer, errors.As(err, new(*outbox.InvalidDataError))
 	if status == http.StatusConflict {
 		// The state is another than the form was made for.
 		if v.Letter, err = p.operator.Letter(c.Request().Context(), v.ID); err != nil {

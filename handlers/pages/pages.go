@@ -54,6 +54,7 @@ type section struct{ Name, Path string }
 var sections = []section{
 	{"Overview", Root},
 	{"Dead letters", Root + "/letters"},
+	{"Operations", Root + "/operations"},
 	{"Timelines", Root + "/search"},
 	{"Consumers", Root + "/consumers"},
 	{"Audit", Root + "/audit"},
@@ -78,7 +79,12 @@ func (p *Pages) Routes(e *echo.Echo) {
 	e.GET(Root+"/letters", p.letters)
 	e.GET(Root+"/letters/:id", p.letter)
 	e.POST(Root+"/letters/:id/replay", p.replay)
+	e.POST(Root+"/letters/:id/rehearse", p.rehearse)
 	e.POST(Root+"/letters/:id/dismiss", p.dismiss)
+	e.GET(Root+"/operations", p.operations)
+	e.POST(Root+"/operations", p.replayAll)
+	e.GET(Root+"/operations/:id", p.operation)
+	e.POST(Root+"/operations/:id/stop", p.stopOperation)
 	e.GET(Root+"/search", p.searchForm)
 	e.POST(Root+"/search", p.search)
 	e.GET(Root+"/trace/:correlation_id", p.trace)

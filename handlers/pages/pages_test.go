@@ -21,6 +21,7 @@ func TestPagesOfAnEmptyService(t *testing.T) {
 		"/admin/ui/letters?error=x":        "No letter fits.",
 		"/admin/ui/search":                 "Type what you know of it.",
 		"/admin/ui/consumers":              "There is no consumer yet.",
+		"/admin/ui/operations":             "There is none.",
 		"/admin/ui/audit":                  "Nobody has done anything yet.",
 		"/admin/ui/audit?actor=anna":       "No entry fits.",
 		"/admin/ui/letters?done=dismissed": "was given up for this consumer",
@@ -29,7 +30,7 @@ func TestPagesOfAnEmptyService(t *testing.T) {
 		require.Equal(t, 200, a.status, path)
 		require.Contains(t, text(o.page(a)), says, path)
 	}
-	for _, path := range all(uuid.NewString())[10:] {
+	for _, path := range all(uuid.NewString())[11:] {
 		a := o.get(path)
 		require.Equal(t, 404, a.status, path)
 		require.Contains(t, text(o.page(a)), "Not found", path)
@@ -59,7 +60,7 @@ func TestPagesOfAFullService(t *testing.T) {
 	o := newOffice(t)
 	event := o.fill()
 	o.signIn()
-	for _, path := range all(event.String())[:10] {
+	for _, path := range all(event.String())[:11] {
 		a := o.get(path)
 		require.Equal(t, 200, a.status, path)
 		page := text(o.page(a))

@@ -1,8 +1,10 @@
 package pages
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +19,7 @@ import (
 // filter reads what a list is narrowed by from a page's query; the first that cannot be is refused by name. What is unknown is
 // ignored: a page that is sent to a colleague shall open.
 type filter struct {
-	c      echo.Context
+	value  func(name string) string // of the query, or of a form
 	refuse *Failure
 }
 
@@ -28,7 +30,7 @@ func (f *filter) no(name, detail string) {
 }
 
 func (f *filter) text(name string) string {
-	v := strings.TrimSpace(f.c.QueryParam(name))
+	v := strings.TrimSpace(f.value(name))
 	if !plain(v, 255) {
 		f.no(name, "must be at most 255 bytes of UTF-8 without NUL")
 		return ""
@@ -69,14 +71,12 @@ func (f *filter) cursor() int64 {
 	return n
 }
 
-// older is the link to the next page, or nothing.
-func older(c echo.Context, last int64) string {
-	u := *c.Request().URL
-	q := u.Query()
-	q.Del("done")
+// older is the link to the next page of a list.
+func older(list url.URL, last int64) string {
+	q := list.Query()
 	q.Set("cursor", strconv.FormatInt(last, 10))
-	u.RawQuery = q.Encode()
-	return u.RequestURI()
+	list.RawQuery = q.Encode()
+	return list.RequestURI()
 }
 
 const timeForm = "must be a time in UTC like 2026-01-31 12:00, or 2026-01-31T12:00:00Z"
@@ -118,7 +118,10 @@ func action(c echo.Context) (by outbox.Action, problem string) {
 func refusal(err error) (status int, why string, newer []outbox.NewerEvent, ok bool) {
 	var conflict *outbox.ConflictError
 	var refused *outbox.InvalidEventError
+	var data *outbox.InvalidDataError
 	switch {
+	case errors.As(err, &data):
+		return http.StatusUnprocessableEntity, "The consumer's code does not take this data: " + problems(data.Fields) + ".", nil, true
 	case errors.Is(err, outbox.ErrReasonRequired):
 		return http.StatusUnprocessableEntity, "A reason is required: somebody will ask for it later.", nil, true
 	case errors.As(err, &conflict):
@@ -127,4 +130,12 @@ func refusal(err error) (status int, why string, newer []outbox.NewerEvent, ok b
 		return http.StatusUnprocessableEntity, "The " + refused.Field + " is refused: it " + refused.Reason + ".", nil, true
 	}
 	return 0, "", nil, false
+}
+
+func problems(all []outbox.DataProblem) string {
+	said := make([]string, len(all))
+	for i, p := range all {
+		said[i] = cmp.Or(p.Pointer, "the whole") + " " + p.Detail
+	}
+	return strings.Join(said, "; ")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +21,7 @@ var templateFiles embed.FS
 var templates = sync.OnceValue(func() map[string]*template.Template {
 	all := map[string]*template.Template{}
 	for _, name := range []string{
-		"login", "failure", "overview", "letters", "letter", "search", "trace", "event", "consumers", "consumer", "audit",
+		"login", "failure", "overview", "letters", "letter", "operations", "operation", "search", "trace", "event", "consumers", "consumer", "audit",
 	} {
 		all[name] = template.Must(template.New("layout.html").Funcs(functions).ParseFS(templateFiles,
 			"templates/layout.html", "templates/parts.html", "templates/timeline.html", "templates/"+name+".html"))
@@ -62,7 +63,8 @@ var done = map[string]string{
 	"paused":    "The consumer is paused: its events stay where they are.",
 	"resumed":   "The consumer goes on.",
 	"backfill":  "The backfill has begun.",
-	"stopped":   "The backfill was stopped. What it has done stays done.",
+	"stopped":   "It was stopped. What it has done stays done.",
+	"operation": "The operation has begun. This page follows it.",
 }
 
 // after answers an action: it leads to a page, which says what was done.
@@ -72,8 +74,10 @@ func after(c echo.Context, path, what string) error {
 
 func (p *Pages) render(c echo.Context, status int, name, title string, main any) error {
 	v := view{
-		Title: title, Sections: sections, Actor: actor(c), Done: done[c.QueryParam("done")], Main: main, Here: here(c),
+		Title: title, Sections: sections, Actor: actor(c), Done: done[c.QueryParam("done")], Main: main,
 	}
+	u := here(c)
+	v.Here = u.RequestURI()
 	for _, s := range sections {
 		if path := c.Request().URL.Path; path == s.Path || s.Path != Root && strings.HasPrefix(path, s.Path+"/") {
 			v.Section = s.Path
@@ -90,12 +94,12 @@ func (p *Pages) render(c echo.Context, status int, name, title string, main any)
 }
 
 // here is the page's own URL, without what was done before it.
-func here(c echo.Context) string {
+func here(c echo.Context) url.URL {
 	u := *c.Request().URL
 	q := u.Query()
 	q.Del("done")
 	u.RawQuery = q.Encode()
-	return u.RequestURI()
+	return u
 }
 
 var unreadable = Failure{http.StatusBadRequest, "The form could not be read", "Nothing was changed. Go back and send it again."}
