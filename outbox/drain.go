@@ -311,7 +311,10 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		d.busyAt.Store(time.Now().UnixNano())
 	}
 	if b.full || b.done >= drainLarge {
-		d.pace.large()
+		d.pace.large(b.full)
+	}
+	if b.full {
+		d.lookForWriters(ctx)
 	}
 	return b.full || b.pending, nil
 }

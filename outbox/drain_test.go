@@ -80,6 +80,35 @@ func TestWindowThatCannotBeRead(t *testing.T) {
 	r.agrees()
 }
 
+// Drains give way where there is more behind a full batch while somebody writes. A pile of old events that is moved at this moment is nobody's
+// writing.
+func TestGivesWay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		events   int
+		newest   string // occurred
+		givesWay bool
+	}{
+		"a backlog, and somebody writes": {1100, "tomorrow", true},
+		"a backlog of old events":        {1100, "yesterday", false},
+		"one batch and nothing behind":   {900, "tomorrow", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg := outbox.NewRegistry()
+			outbox.Handle(reg, "effects", effect, outbox.On("note.*"))
+			r := newRig(t, reg)
+			r.fill("a", c.events)
+			r.exec(`update events set occurred_at = $1::text::timestamptz`, c.newest)
+			_, err := r.Drain(t.Context(), outbox.Lane{Consumer: "effects", Lane: r.lane("a")}, 0, 0)
+			require.NoError(t, err)
+			require.True(t, r.HasBacklog("effects"))
+			require.Equal(t, c.givesWay, r.GivesWay("effects"))
+			require.False(t, r.GivesWay("another"))
+		})
+	}
+}
+
 // A drain's commit waits for the disk where a handler did something, and only there: nobody is told of what the others write.
 func TestDrainsThatDidNothingCommitLater(t *testing.T) {
 	t.Parallel()

@@ -108,6 +108,9 @@ type Engine struct {
 	operator *Operator    // for operations
 	paces    sync.Map     // of *pace, by consumer
 	busyAt   atomic.Int64 // when a drain of this process last took a batch of a size that tells of load, in Unix nanoseconds
+
+	// When it was last asked beside a backlog whether somebody writes, and when somebody last did; in Unix nanoseconds.
+	lookedAt, writtenAt atomic.Int64
 }
 
 // NewEngine returns an engine over the tables that pool finds.

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -13,6 +14,12 @@ const (
 	drainSegmentTime = 500 * time.Millisecond
 	// paceBacklog is how long after a large batch there is a backlog.
 	paceBacklog = time.Second
+	// paceSlow is how long the statements of an event take at least where it is not for the database that a consumer is slow: to have fewer of
+	// its lanes drained would slow it down, and help nobody.
+	paceSlow = 5 * time.Millisecond
+	// writersEvery is how often it is asked, beside a backlog, whether somebody writes, and writersFor how long the answer holds.
+	writersEvery = 500 * time.Millisecond
+	writersFor   = 2 * time.Second
 )
 
 // pace is what the engine has learned of a consumer. It is a matter of speed alone, and may be lost.
@@ -22,6 +29,7 @@ type pace struct {
 	clean   int           // events that may travel together, as far as failures tell
 	passing bool          // events that it does not want lie between those it does
 	largeAt time.Time     // the last batch that told of a backlog
+	fullAt  time.Time     // the last batch behind which there was more
 }
 
 func (e *Engine) paceOf(consumer string) *pace {
@@ -36,6 +44,30 @@ func (e *Engine) HasBacklog(consumer string) bool {
 	p.update.Lock()
 	defer p.update.Unlock()
 	return time.Since(p.largeAt) < paceBacklog
+}
+
+// GivesWay reports whether drains of the consumer, in this process, should leave the database to those who write now: there is a backlog,
+// so that what it drains has waited anyway, while producers write. It is safe to call concurrently, and asks nobody: Drain finds it out.
+func (e *Engine) GivesWay(consumer string) bool {
+	p := e.paceOf(consumer)
+	p.update.Lock()
+	defer p.update.Unlock()
+	return time.Since(p.fullAt) < paceBacklog && p.each < paceSlow && time.Since(time.Unix(0, e.writtenAt.Load())) < writersFor
+}
+
+// lookForWriters notes whether somebody writes, now and then. Where it cannot be found out, drains go on as fast as they can.
+func (e *Engine) lookForWriters(ctx context.Context) {
+	last, now := e.lookedAt.Load(), time.Now()
+	if now.Sub(time.Unix(0, last)) < writersEvery || !e.lookedAt.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writersEvery)
+	defer cancel()
+	if fresh, err := e.q.LogIsFresh(ctx, e.db(e.pool)); err != nil {
+		e.log.Debug("drain: ask whether somebody writes", "error", err)
+	} else if fresh {
+		e.writtenAt.Store(time.Now().UnixNano())
+	}
 }
 
 // segment is how many events may travel together.
@@ -62,11 +94,14 @@ func (p *pace) broke() {
 	p.clean = drainChunk
 }
 
-// large notes that a batch told of a backlog.
-func (p *pace) large() {
+// large notes that a batch told of a backlog, and whether there was more behind it.
+func (p *pace) large(full bool) {
 	p.update.Lock()
 	defer p.update.Unlock()
 	p.largeAt = time.Now()
+	if full {
+		p.fullAt = p.largeAt
+	}
 }
 
 // passed notes whether there was something to pass.

@@ -31,6 +31,10 @@ const (
 	// turnWait is how long a drain of a consumer waits at most while another one runs. When there is not much to do, the one finds more
 	// for having waited, and a batch costs far more than an event in it; when the other one is slow, it must not keep the rest.
 	turnWait = 50 * time.Millisecond
+	// wayWait is how long it waits at most for that where drains give way to those who write, and wayPause how long a drain that has the turn
+	// pauses at most between two batches: as long as each took, so that half of the time nobody drains.
+	wayWait  = 10 * time.Second
+	wayPause = 250 * time.Millisecond
 	// handOver is how soon a relay that was told to stop may be started by another process.
 	handOver = 50 * time.Millisecond
 )
@@ -63,27 +67,31 @@ type drainWorker struct {
 	log    *slog.Logger
 	room   chan struct{}            // as many as drain at the same time, of all consumers: each takes a connection
 	turns  map[string]chan struct{} // by consumer: one at a time has it
-	queues map[string]bool          // its own
+	queues map[string]string        // its own, and whose drains they have
 	clock  *clock
+
+	givesWay func(consumer string) bool // the engine's
 }
 
 func newDrainWorker(pool *pgxpool.Pool, reg *outbox.Registry, clock *clock, log *slog.Logger) *drainWorker {
 	conns := pool.Config().MaxConns
 	w := &drainWorker{
-		log: log, clock: clock, room: make(chan struct{}, conns-min(poolKept, conns/3)), turns: map[string]chan struct{}{}, queues: map[string]bool{},
+		log: log, clock: clock, room: make(chan struct{}, conns-min(poolKept, conns/3)), turns: map[string]chan struct{}{}, queues: map[string]string{},
 	}
 	for _, c := range reg.Consumers() {
 		w.turns[c.Name] = make(chan struct{}, 1)
-		w.queues[outbox.DrainQueue(c.Name)] = true
+		w.queues[outbox.DrainQueue(c.Name)] = c.Name
 	}
 	return w
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return drainTime }
 
-// begin is within what time jobs begin when so many are taken up at once: later, if they are drains and there may not be room for all.
+// begin is within what time jobs begin when so many are taken up at once: later, if they are drains and there may not be room for all, or
+// they are to wait for their turn.
 func (w *drainWorker) begin(queue string, jobs int) time.Duration {
-	if w.queues[queue] && len(w.room)+jobs > cap(w.room) {
+	consumer, drains := w.queues[queue]
+	if drains && (len(w.room)+jobs > cap(w.room) || w.givesWay(consumer)) {
 		return drainLater
 	}
 	return 0
@@ -96,14 +104,14 @@ func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error
 	return nil
 }
 
-// turn waits until no other drain of the consumer has the turn in this process, but not for long, and not where there is a backlog:
-// there several at a time are what is fastest. It returns what gives the turn to the next one.
-func (w *drainWorker) turn(ctx context.Context, consumer string) (done func()) {
+// turn waits until no other drain of the consumer has the turn in this process, for so long at most. It returns what gives the turn to the
+// next one.
+func (w *drainWorker) turn(ctx context.Context, consumer string, most time.Duration) (done func()) {
 	turn := w.turns[consumer]
-	if turn == nil || w.engine.HasBacklog(consumer) {
+	if turn == nil || most == 0 {
 		return func() {}
 	}
-	timer := time.NewTimer(turnWait)
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case turn <- struct{}{}:
@@ -147,13 +155,30 @@ func (w *drainWorker) say(ctx context.Context, jobID int64, within time.Duration
 	return err == nil
 }
 
+// wait is how long a drain of the consumer waits for its turn at most: not for long, and not where there is a backlog, which several at a time
+// work off fastest, unless they are to give way.
+func (w *drainWorker) wait(consumer string) time.Duration {
+	switch {
+	case w.givesWay(consumer):
+		return wayWait
+	case w.engine.HasBacklog(consumer):
+		return 0
+	}
+	return turnWait
+}
+
 func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64, later bool) {
-	defer w.turn(ctx, lane.Consumer)()
+	wait := w.wait(lane.Consumer)
+	if wait == wayWait && jobID != 0 && !later {
+		w.say(ctx, jobID, drainLater)
+		later = true
+	}
+	defer w.turn(ctx, lane.Consumer, wait)()
 	if !w.enter(ctx, jobID, later) {
 		return
 	}
 	defer func() { <-w.room }()
-	more, err := w.engine.Drain(ctx, lane, jobID, drainSlice)
+	more, err := w.slice(ctx, lane, jobID)
 	switch {
 	case outbox.IsUncovered(err):
 		// The queue is about to be given up.
@@ -165,6 +190,31 @@ func (w *drainWorker) drain(ctx context.Context, lane outbox.Lane, jobID int64, 
 		err := w.jobs.wakeLane(ctx, lane)
 		if err != nil {
 			w.log.Error("drain: next turn", "consumer", lane.Consumer, "lane", lane.Lane, "error", err)
+		}
+	}
+}
+
+// slice drains a lane until nothing is left or its time is over. Where it gives way, it lets as much time pass after each batch as that took.
+func (w *drainWorker) slice(ctx context.Context, lane outbox.Lane, jobID int64) (more bool, err error) {
+	for end := time.Now().Add(drainSlice); ; jobID = 0 { // the job is done with the first batch
+		began := time.Now()
+		gives, left := w.givesWay(lane.Consumer), end.Sub(began)
+		if gives {
+			left = 0 // one batch
+		}
+		more, err = w.engine.Drain(ctx, lane, jobID, left)
+		if err != nil || !more || !gives {
+			return more, err
+		}
+		timer := time.NewTimer(min(time.Since(began), wayPause))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return more, ctx.Err()
+		case <-timer.C:
+		}
+		if time.Now().After(end) {
+			return more, nil
 		}
 	}
 }

@@ -145,7 +145,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		Observer:       cfg.Observer,
 	})
 	relay.engine, drain.engine, deliver.engine = w.engine, w.engine, w.engine
-	drain.jobs = jobs{client, w.clock}
+	drain.jobs, drain.givesWay = jobs{client, w.clock}, w.engine.GivesWay
 	return w, nil
 }
 

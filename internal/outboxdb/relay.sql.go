@@ -287,6 +287,19 @@ func (q *Queries) LanesSettled(ctx context.Context, db DBTX) ([]LanesSettledRow,
 	return items, nil
 }
 
+const LogIsFresh = `-- name: LogIsFresh :one
+SELECT coalesce((SELECT e.occurred_at > clock_timestamp() - interval '1 second' FROM /*schema*/events e WHERE e.pos = s.head), false)::boolean AS fresh
+  FROM /*schema*/relay_state s
+`
+
+// Whether the newest event of the log occurred just now: then somebody writes at this moment, and it is no pile of old rows that the relay moves.
+func (q *Queries) LogIsFresh(ctx context.Context, db DBTX) (bool, error) {
+	row := db.QueryRow(ctx, LogIsFresh)
+	var fresh bool
+	err := row.Scan(&fresh)
+	return fresh, err
+}
+
 const RelayBeat = `-- name: RelayBeat :one
 UPDATE /*schema*/relay_state SET beat_at = clock_timestamp() WHERE token = $1 RETURNING head
 `

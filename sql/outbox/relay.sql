@@ -110,6 +110,11 @@ RETURNING seq, id;
 -- name: RelayHasQuarantine :one
 SELECT EXISTS (SELECT FROM /*schema*/quarantine);
 
+-- name: LogIsFresh :one
+-- Whether the newest event of the log occurred just now: then somebody writes at this moment, and it is no pile of old rows that the relay moves.
+SELECT coalesce((SELECT e.occurred_at > clock_timestamp() - interval '1 second' FROM /*schema*/events e WHERE e.pos = s.head), false)::boolean AS fresh
+  FROM /*schema*/relay_state s;
+
 -- name: LaneHeads :many
 SELECT n.lane::smallint AS lane,
        coalesce((SELECT e.pos FROM /*schema*/events e WHERE e.lane = n.lane::smallint ORDER BY e.pos DESC LIMIT 1), 0)::bigint AS pos
