@@ -56,13 +56,15 @@ func (s *sampler) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		// A consumer that is removed or renamed at this moment takes its row along (40001), or may have none (23503): the next sample knows.
+		failing := err != nil && sqlState(err) != "40001" && sqlState(err) != "23503"
 		if err != nil {
 			s.known = nil // what the relay told of is lost, and is counted in the log
-			if !s.failing {
-				s.log.Warn("statistics: will try again", "error", err)
-			}
 		}
-		s.failing = err != nil
+		if failing && !s.failing {
+			s.log.Warn("statistics: will try again", "error", err)
+		}
+		s.failing = failing
 		select {
 		case <-ctx.Done():
 			return
