@@ -311,9 +311,9 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 		d.busyAt.Store(time.Now().UnixNano())
 	}
 	if b.full || b.done >= drainLarge {
-		d.pace.large(b.full)
+		d.pace.large(b.full && !b.released)
 	}
-	if b.full {
+	if b.full && !b.released {
 		d.lookForWriters(ctx)
 	}
 	return b.full || b.pending, nil

@@ -109,6 +109,32 @@ func TestGivesWay(t *testing.T) {
 	}
 }
 
+// What waited behind a hold gives way to nobody.
+func TestReleasedDoesNotGiveWay(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	broken := true
+	outbox.Handle(reg, "effects", func(ctx context.Context, tx pgx.Tx, e outbox.Received[note]) error {
+		if broken {
+			return errors.New("broken")
+		}
+		return effect(ctx, tx, e)
+	}, outbox.On("note.*"))
+	r := newRig(t, reg)
+	r.fill("a", 1200)
+	r.drain("effects", "a")
+	r.holds(`select count(*) = 1199 from waiting`)
+	broken = false
+	require.Equal(t, 1, r.deliverAll())
+	r.exec(`update events set occurred_at = 'tomorrow'`)
+	later := outbox.NewEngine(r.pool, reg, r.jobs, outbox.Config{}) // which has not seen the batch before
+	more, err := later.Drain(t.Context(), outbox.Lane{Consumer: "effects", Lane: r.lane("a")}, 0, 0)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.True(t, later.HasBacklog("effects"))
+	require.False(t, later.GivesWay("effects"))
+}
+
 // A drain's commit waits for the disk where a handler did something, and only there: nobody is told of what the others write.
 func TestDrainsThatDidNothingCommitLater(t *testing.T) {
 	t.Parallel()

@@ -29,7 +29,7 @@ type pace struct {
 	clean   int           // events that may travel together, as far as failures tell
 	passing bool          // events that it does not want lie between those it does
 	largeAt time.Time     // the last batch that told of a backlog
-	fullAt  time.Time     // the last batch behind which there was more
+	fullAt  time.Time     // the last batch of what is ahead of a cursor behind which there was more
 }
 
 func (e *Engine) paceOf(consumer string) *pace {
@@ -47,7 +47,7 @@ func (e *Engine) HasBacklog(consumer string) bool {
 }
 
 // GivesWay reports whether drains of the consumer, in this process, should leave the database to those who write now: there is a backlog,
-// so that what it drains has waited anyway, while producers write. It is safe to call concurrently, and asks nobody: Drain finds it out.
+// so that what it drains has waited anyway, while producers write. What waited behind a hold is none: its end is somebody's repair. It is safe to call concurrently, and asks nobody: Drain finds it out.
 func (e *Engine) GivesWay(consumer string) bool {
 	p := e.paceOf(consumer)
 	p.update.Lock()
