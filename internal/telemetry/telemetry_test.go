@@ -111,10 +111,10 @@ func TestSpansCarryWhatIsKnown(t *testing.T) {
 	slog.New(Logs(slog.NewJSONHandler(&log, nil))).InfoContext(t.Context(), "outside")
 	span.End()
 
-	stub := kept.GetSpans()[0]
-	require.Contains(t, stub.Resource.String(), "service.name=pgoutbox")
-	require.Contains(t, stub.Resource.String(), "service.version=v1.2.3")
-	require.Equal(t, "walk-1", stub.Attributes[0].Value.AsString())
+	ended := kept.GetSpans()[0]
+	require.Contains(t, ended.Resource.String(), "service.name=pgoutbox")
+	require.Contains(t, ended.Resource.String(), "service.version=v1.2.3")
+	require.Equal(t, "walk-1", ended.Attributes[0].Value.AsString())
 	lines := strings.SplitN(log.String(), "\n", 2)
 	var line map[string]any
 	require.NoError(t, json.Unmarshal([]byte(lines[0]), &line))
