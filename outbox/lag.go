@@ -28,6 +28,9 @@ type ConsumerStatus struct {
 	HeldKeys int64 `json:"held_keys"`
 	Waiting  int64 `json:"waiting"`
 	Dead     int64 `json:"dead"`
+	// Passed is how many events that it subscribes to its cursors have ever passed. Those in flight, waiting or dead are among them; the others
+	// are settled. A backfill sets it back.
+	Passed int64 `json:"passed"`
 }
 
 const (
@@ -66,6 +69,7 @@ func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 		}); err != nil {
 			return nil, fmt.Errorf("outbox: count what %s has to do: %w", r.Name, err)
 		}
+		status.Passed = n.Passed
 		if k := kept[r.Name]; !n.Whole && k.Counted {
 			status.Lag, status.OldestAge, status.InFlight, status.HeldKeys, status.Waiting, status.Dead = k.Lag, k.OldestAge, k.InFlight, k.HeldKeys, k.Waiting, k.Dead
 		} else if err := o.count(ctx, db, &status, n); err != nil {

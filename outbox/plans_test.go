@@ -44,7 +44,6 @@ func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 		"LanesSettled":     {outboxdb.LanesSettled, `holds_settled_idx`},
 		"LanesBehind":      {outboxdb.LanesBehind, `river_job a\n +Index Cond: .*state = .*queue = .*priority = .*scheduled_at < (?s:.*)SubPlan \d\n +->  CTE Scan on waiting`},
 		"LanesQueued":      {outboxdb.LanesQueued, `river_job a\n +Index Cond: .*state = .*queue = .*priority = .*scheduled_at > `},
-		"ConsumersInflow":  {outboxdb.ConsumersInflow, `events(?s:.*)Index Cond: .*lane = .*pos > .*pos <= `},
 		"LetterReplayed":   {outboxdb.LetterReplayed, `discarded_jobs\n +Index Cond: .*event_id = `},
 		"WaitStates":       {outboxdb.WaitStates, `events_p0_id_idx(?s:.*)Index Cond: \(id = (?s:.*)processed_events\w* p_1\n +Index Cond: .*consumer = .*event_id = (?s:.*)discarded_jobs d\n +Index Cond: .*event_id = `},
 		"DeliverAttempts":  {outboxdb.DeliverAttempts, `holds_open_idx(?s:.*)Index Cond: .job_id = (?s:.*)river_job_pkey on river_job i\n +Index Cond: .*id (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos = `},

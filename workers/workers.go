@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/internal/failpoint"
+	"github.com/pgoutbox/pgoutbox/internal/quiet"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -132,7 +133,7 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		SoftStopTimeout:             cfg.SoftStop,
 		// River's clock can be set here and nowhere else; it is not about tests only.
 		Test:   river.TestConfig{Time: w.clock},
-		Logger: slog.New(warnings{cfg.Logger.Handler()}),
+		Logger: slog.New(quiet.Warnings(cfg.Logger.Handler())),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("workers: river client: %w", err)

@@ -35,10 +35,12 @@ WITH ahead AS (
       FROM (SELECT b.key, b.reason, b.settled_at, b.dead_at FROM /*schema*/holds b WHERE b.consumer = $3 LIMIT $1::bigint) AS i
 ), parked AS (
     SELECT count(*) AS waiting FROM (SELECT b.pos FROM /*schema*/waiting b WHERE b.consumer = $3 LIMIT $1::bigint) AS i
+), gone AS (
+    SELECT coalesce(sum(k.passed), 0)::bigint AS passed FROM /*schema*/cursors k WHERE k.consumer = $3
 )
-SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting,
+SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting, g.passed,
        (a.whole AND h.looked < $1::bigint AND w.waiting < $1::bigint)::boolean AS whole
-  FROM ahead a, held h, parked w
+  FROM ahead a, held h, parked w, gone g
 `
 
 type ConsumerCountsParams struct {
@@ -54,6 +56,7 @@ type ConsumerCountsRow struct {
 	HeldKeys      int64
 	Dead          int64
 	Waiting       int64
+	Passed        int64
 	Whole         bool
 }
 
@@ -69,6 +72,7 @@ func (q *Queries) ConsumerCounts(ctx context.Context, db DBTX, arg ConsumerCount
 		&i.HeldKeys,
 		&i.Dead,
 		&i.Waiting,
+		&i.Passed,
 		&i.Whole,
 	)
 	return i, err

@@ -24,19 +24,6 @@ func (h logs) Handle(ctx context.Context, r slog.Record) error {
 func (h logs) WithAttrs(attrs []slog.Attr) slog.Handler { return logs{h.Handler.WithAttrs(attrs)} }
 func (h logs) WithGroup(name string) slog.Handler       { return logs{h.Handler.WithGroup(name)} }
 
-// warnings passes on what the SDK says from warnings up: it has notes of every batch.
-type warnings struct{ slog.Handler }
-
-func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
-}
-
-func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return warnings{h.Handler.WithAttrs(attrs)}
-}
-
-func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
-
 // complainEvery is how often exporting may be complained of. It goes wrong with every batch while the collector is away.
 const complainEvery = time.Minute
 

@@ -18,6 +18,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/pgoutbox/pgoutbox/internal/quiet"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -93,7 +94,7 @@ func (t *Telemetry) Stop() error {
 
 // silence sends what the SDK has to say to the log: by default it writes to the standard error as it likes.
 func silence(log *slog.Logger) {
-	otel.SetLogger(logr.FromSlogHandler(warnings{log.Handler()}))
+	otel.SetLogger(logr.FromSlogHandler(quiet.Warnings(log.Handler())))
 	otel.SetErrorHandler(&complaints{log: log})
 }
 

@@ -163,10 +163,12 @@ WITH ahead AS (
       FROM (SELECT b.key, b.reason, b.settled_at, b.dead_at FROM /*schema*/holds b WHERE b.consumer = @consumer LIMIT @most::bigint) AS i
 ), parked AS (
     SELECT count(*) AS waiting FROM (SELECT b.pos FROM /*schema*/waiting b WHERE b.consumer = @consumer LIMIT @most::bigint) AS i
+), gone AS (
+    SELECT coalesce(sum(k.passed), 0)::bigint AS passed FROM /*schema*/cursors k WHERE k.consumer = @consumer
 )
-SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting,
+SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting, g.passed,
        (a.whole AND h.looked < @most::bigint AND w.waiting < @most::bigint)::boolean AS whole
-  FROM ahead a, held h, parked w;
+  FROM ahead a, held h, parked w, gone g;
 
 -- name: ConsumerPaused :one
 SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name AND paused_at IS NOT NULL);

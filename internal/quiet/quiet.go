@@ -1,11 +1,14 @@
-package workers
+// Package quiet keeps what libraries note of their own doings out of a service's log.
+package quiet
 
 import (
 	"context"
 	"log/slog"
 )
 
-// warnings passes on what River says from warnings up: its notes of every start and statistic are noise to our users.
+// Warnings passes on what is said from warnings up: notes of every start, batch and statistic are noise to whoever runs a service.
+func Warnings(h slog.Handler) slog.Handler { return warnings{h} }
+
 type warnings struct{ slog.Handler }
 
 func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
