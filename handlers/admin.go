@@ -36,7 +36,7 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 		return e
 	}
 	a.pages = pages.New(pages.Config{
-		Operator: cfg.Operator, Tokens: cfg.Tokens, Explain: explainToPage,
+		Operator: cfg.Operator, Tokens: cfg.Tokens, Explain: explainToPage, Admission: cfg.Admission,
 		Find: func(ctx context.Context, query string) (outbox.Search, error) { return Lookup(ctx, cfg.Pool, query) },
 	})
 	a.pages.Routes(e)

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 // Config is what both listeners need.
@@ -24,6 +25,8 @@ type Config struct {
 	Ready func(ctx context.Context) error
 	// Warnings says what is wrong with a process that can do its work, for /readyz; its context ends with Ready's. Nil: nothing.
 	Warnings func(ctx context.Context) []string
+	// Admission says whether /v1 takes work that writes; while it does not, that is answered with 503, and /readyz says degraded. Nil: it does.
+	Admission *outbox.Admission
 	// Dev has the switches of outbox dev. Nil: there are no /dev routes.
 	Dev *DevTools
 	// StripeWebhookSecret verifies what comes to /v1/webhooks/stripe. Empty: there is no such route.
@@ -58,6 +61,7 @@ func NewAPI(cfg Config) *echo.Echo {
 		plans: newStates(cfg.Pool, queries.SubscriptionsStarted), orderEnds: newStates(cfg.Pool, queries.OrdersEnded),
 	}
 
+	e.Use(admit(cfg.Admission))
 	e.POST("/v1/signup", a.signUp)
 	e.POST("/v1/sessions", a.logIn)
 	e.DELETE("/v1/sessions/current", a.asUser(a.logOut))
@@ -71,7 +75,7 @@ func NewAPI(cfg Config) *echo.Echo {
 	e.GET("/v1/orders", a.asUser(a.orders))
 	e.GET("/v1/orders/:order_id", a.asUser(a.order))
 	if a.secret != "" {
-		e.POST("/v1/webhooks/stripe", a.stripeWebhook)
+		e.POST(webhookPath, a.stripeWebhook)
 	}
 	if cfg.Dev != nil {
 		cfg.Dev.routes(e)
@@ -94,7 +98,7 @@ func newEcho(cfg Config) *echo.Echo {
 	e.HTTPErrorHandler = writeError
 	e.Use(observe(cfg.Logger, tracer(cfg.TracerProvider), cfg.Observe))
 
-	h := health{ready: cfg.Ready, warnings: cfg.Warnings}
+	h := health{ready: cfg.Ready, warnings: cfg.Warnings, admission: cfg.Admission}
 	e.GET("/healthz", h.alive)
 	e.GET("/readyz", h.readiness)
 	return e

@@ -92,7 +92,7 @@ func logRequest(logger *slog.Logger, c echo.Context, took time.Duration) {
 	probe := isProbe(c)
 	switch {
 	case status == statusClientGone:
-	case status >= 500 && probe:
+	case status >= 500 && probe, failure != nil && failure.slug == slugOverloaded:
 		level = slog.LevelWarn
 	case status >= 500 || failure != nil && failure.status >= 500:
 		level = slog.LevelError

@@ -23,3 +23,9 @@ func SampleEvery(cfg Config, every time.Duration) Config {
 	cfg.sampleEvery = every
 	return cfg
 }
+
+// LooksAlways has an admission look whenever it is asked, and forget what it saw when it cannot look.
+func LooksAlways(a *Admission) *Admission {
+	a.every, a.forgets = 0, 0
+	return a
+}

@@ -51,6 +51,7 @@ func TestPlansMadeOnEmptyTablesAreGoodForFullOnes(t *testing.T) {
 		"EventTraceParent": {outboxdb.EventTraceParent, `events(?s:.*)Index Cond: .*lane = .*pos = `},
 		"StatsCount":       {outboxdb.StatsCount, `events(?s:.*)Index Cond: .*lane = .*pos > .*pos <= `},
 		"StatsRelay":       {outboxdb.StatsRelay, `outbox_pkey on outbox b\n +Index Cond: .*seq > `},
+		"StatsAhead":       {outboxdb.StatsAhead, `outbox_pkey on outbox a\n +Index Cond: .*seq > `},
 		"ConsumerCounts":   {outboxdb.ConsumerCounts, `events(?s:.*)Index Cond: .*lane = .*pos > (?s:.*)holds b\n +Index Cond: .*consumer = (?s:.*)waiting b\w*\n +Index Cond: .*consumer = `},
 		"StatsOldest":      {outboxdb.StatsOldest, `events(?s:.*)Index Cond: .*lane = .*pos > (?s:.*)events(?s:.*)Index Cond: .*lane = .*pos > `},
 		"DeliverJobDone":   {outboxdb.DeliverJobDone, `river_job\n +Index Cond: .id = `},

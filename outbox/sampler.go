@@ -144,6 +144,7 @@ func (s *sampler) follow(ctx context.Context, tx pgx.Tx, consumers []outboxdb.St
 			continue // it was registered since they were read
 		}
 		known[row.Name] = st
+		st.paused, st.freeAt = row.Paused, row.FreeAt
 		if err := s.came(ctx, tx, st, row, c); err != nil {
 			return err
 		}
@@ -242,7 +243,13 @@ func (s *sampler) write(ctx context.Context, tx *pipelined, above int64) error {
 			wrote = append(wrote, st)
 		}
 	}
-	_ = s.q.RelayStatsPut(ctx, db, outboxdb.RelayStatsPutParams{Above: above, Quarantined: s.quarantined, Jobs: s.jobs, Token: &s.token})
+	put := outboxdb.RelayStatsPutParams{Above: above, Quarantined: s.quarantined, Jobs: s.jobs, Token: &s.token}
+	for _, st := range s.known {
+		if since, some := st.aheadSince(); some && (put.AheadSince == nil || since.Before(*put.AheadSince)) {
+			put.AheadSince, put.AheadConsumer = &since, st.name
+		}
+	}
+	_ = s.q.RelayStatsPut(ctx, db, put)
 	b.Queue("commit")
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("write: %w", err)

@@ -40,6 +40,8 @@ type standing struct {
 	places        [Lanes]cursorPlace
 	placed        bool
 	looks         [Lanes]look
+	paused        bool
+	freeAt        time.Time // since when it can take what is ahead of it
 
 	count    *recount // under way: ready is what came since
 	measured bool     // put says something
@@ -263,6 +265,7 @@ type look struct {
 	from, run int64 // where the cursor was
 	pos       int64 // what it found
 	at        time.Time
+	relayedAt time.Time
 	wanted    bool // else it found only that there is nothing wanted before
 }
 
@@ -303,7 +306,7 @@ func (s *sampler) findOldest(ctx context.Context, tx pgx.Tx) error {
 		}
 		for _, row := range rows {
 			l := &asked[row.N].st.looks[asked[row.N].lane]
-			l.pos, l.at, l.wanted = row.Pos, row.OccurredAt, row.Wanted
+			l.pos, l.at, l.relayedAt, l.wanted = row.Pos, row.OccurredAt, row.RelayedAt, row.Wanted
 		}
 	}
 	for _, st := range s.known {
@@ -316,9 +319,32 @@ func (s *sampler) findOldest(ctx context.Context, tx pgx.Tx) error {
 func (st *standing) oldest() *time.Time {
 	var oldest *time.Time
 	for lane, l := range st.looks {
-		if l.pos > st.places[lane].pos && (st.count != nil || st.lag(lane) > 0) && (oldest == nil || l.at.Before(*oldest)) {
+		if st.ahead(lane) && (oldest == nil || l.at.Before(*oldest)) {
 			oldest = &l.at
 		}
 	}
 	return oldest
+}
+
+// ahead reports whether the last look found what is still ahead of the cursor.
+func (st *standing) ahead(lane int) bool {
+	return st.looks[lane].pos > st.places[lane].pos && (st.count != nil || st.lag(lane) > 0)
+}
+
+// aheadSince is since when the consumer could have taken the oldest of what is ahead of its cursors, counted from when that came into the
+// log: whoever writes in a long transaction says that an event occurred long before anybody can see it. Paused, or in a backfill, it leaves its
+// events where they are because somebody wants it to.
+func (st *standing) aheadSince() (since time.Time, some bool) {
+	if st.paused || slices.ContainsFunc(st.places[:], func(p cursorPlace) bool { return p.run != 0 }) {
+		return since, false
+	}
+	for lane, l := range st.looks {
+		if l.wanted && st.ahead(lane) && (!some || l.relayedAt.Before(since)) {
+			since, some = l.relayedAt, true
+		}
+	}
+	if some && since.Before(st.freeAt) {
+		since = st.freeAt
+	}
+	return since, some
 }

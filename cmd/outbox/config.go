@@ -21,12 +21,14 @@ type config struct {
 	Addr      string `env:"OUTBOX_ADDR"       envDefault:":8080"`
 	AdminAddr string `env:"OUTBOX_ADMIN_ADDR" envDefault:"127.0.0.1:8081"`
 	// AdminTokens is name:token,…; none: there are no admin routes.
-	AdminTokens   string        `env:"OUTBOX_ADMIN_TOKENS"`
-	MaxAttempts   int           `env:"OUTBOX_MAX_ATTEMPTS"   envDefault:"25"`
-	RetryBase     time.Duration `env:"OUTBOX_RETRY_BASE"     envDefault:"1s"`
-	RetryMax      time.Duration `env:"OUTBOX_RETRY_MAX"      envDefault:"1h"`
-	Retention     time.Duration `env:"OUTBOX_RETENTION"      envDefault:"720h"`
-	LogDeliveries string        `env:"OUTBOX_LOG_DELIVERIES" envDefault:"failures"`
+	AdminTokens string        `env:"OUTBOX_ADMIN_TOKENS"`
+	MaxAttempts int           `env:"OUTBOX_MAX_ATTEMPTS"   envDefault:"25"`
+	RetryBase   time.Duration `env:"OUTBOX_RETRY_BASE"     envDefault:"1s"`
+	RetryMax    time.Duration `env:"OUTBOX_RETRY_MAX"      envDefault:"1h"`
+	Retention   time.Duration `env:"OUTBOX_RETENTION"      envDefault:"720h"`
+	// AdmissionMaxAge is how old the oldest event that waits may be while new work is taken; 0: that is never refused.
+	AdmissionMaxAge time.Duration `env:"OUTBOX_ADMISSION_MAX_AGE" envDefault:"0"`
+	LogDeliveries   string        `env:"OUTBOX_LOG_DELIVERIES" envDefault:"failures"`
 
 	SMTPURL             string `env:"SMTP_URL"`
 	Payments            string `env:"OUTBOX_PAYMENTS"`
@@ -52,6 +54,9 @@ func loadConfig() (config, error) {
 	}
 	if c.Retention < time.Hour && c.Retention >= 0 {
 		wrong = append(wrong, errors.New("OUTBOX_RETENTION must be an hour or more, or negative to keep everything"))
+	}
+	if c.AdmissionMaxAge != 0 && c.AdmissionMaxAge < time.Second {
+		wrong = append(wrong, errors.New("OUTBOX_ADMISSION_MAX_AGE must be 1s or more, or 0 to refuse nothing"))
 	}
 	if c.LogDeliveries != "failures" && c.LogDeliveries != "all" {
 		wrong = append(wrong, errors.New("OUTBOX_LOG_DELIVERIES must be failures or all"))

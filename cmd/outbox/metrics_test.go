@@ -39,7 +39,7 @@ func (p *process) sample(line string) {
 // there; and nobody's datum is in it.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	p := startDev(t, dataDir(t), "OUTBOX_MAX_ATTEMPTS=2", "OUTBOX_RETRY_BASE=50ms")
+	p := startDev(t, dataDir(t), "OUTBOX_MAX_ATTEMPTS=2", "OUTBOX_RETRY_BASE=50ms", "OUTBOX_ADMISSION_MAX_AGE=1h")
 	newCustomer(t, p, "grace@example.com")
 	for _, line := range []string{
 		`outbox_deliveries_total{consumer="billing",outcome="applied"} 1`,
@@ -49,6 +49,7 @@ func TestMetrics(t *testing.T) {
 		`outbox_relay_leads 1`,
 		`outbox_relay_alive 1`,
 		`outbox_scrape_success 1`,
+		`outbox_admission_refusing 0`,
 		`outbox_consumer_lag_events{consumer="billing"} 0`,
 		`outbox_http_request_duration_seconds_count{listener="api",method="POST",route="/v1/signup",status="2xx"} 1`,
 	} {

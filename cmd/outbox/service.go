@@ -90,7 +90,15 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	operator := outbox.NewOperator(s.pool, jobs, "", s.log)
-	if s.metrics, err = metrics.New(metrics.Config{Pool: s.pool, Stats: operator.Stats, Build: version(), Logger: s.log}); err != nil {
+	var admission *outbox.Admission
+	if s.cfg.AdmissionMaxAge > 0 {
+		if admission, err = outbox.NewAdmission(operator, s.cfg.AdmissionMaxAge, s.log); err != nil {
+			return err
+		}
+	}
+	if s.metrics, err = metrics.New(metrics.Config{
+		Pool: s.pool, Stats: operator.Stats, Admission: admission, Build: version(), Logger: s.log,
+	}); err != nil {
 		return err
 	}
 	provider, err := s.provider()
@@ -108,7 +116,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	}
 	common := handlers.Config{
 		Pool: s.pool, Logger: s.log, TracerProvider: s.tracing.TracerProvider(), Ready: s.ready, Warnings: s.warnings, Dev: s.dev,
-		StripeWebhookSecret: s.cfg.StripeWebhookSecret,
+		StripeWebhookSecret: s.cfg.StripeWebhookSecret, Admission: admission,
 	}
 	if s.role != roleWorker {
 		of := common

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -59,9 +60,12 @@ func newOffice(t testing.TB) *office {
 func newOfficeOf(t testing.TB, reg *outbox.Registry) *office {
 	t.Helper()
 	o := &office{t: t, pool: testdb.Pool(t)}
+	operator := outbox.NewOperator(o.pool, idleJobs{}, "", nil).WithConsumers(reg)
+	admission, err := outbox.NewAdmission(operator, time.Minute, nil)
+	require.NoError(t, err)
 	server := httptest.NewServer(handlers.NewAdmin(handlers.AdminConfig{
-		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler)},
-		Operator: outbox.NewOperator(o.pool, idleJobs{}, "", nil).WithConsumers(reg), Tokens: map[string]string{token: "anna", "a-token-of-berts": "bert"},
+		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler), Admission: admission},
+		Operator: operator, Tokens: map[string]string{token: "anna", "a-token-of-berts": "bert"},
 	}))
 	t.Cleanup(server.Close)
 	o.url = server.URL

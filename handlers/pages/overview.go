@@ -19,6 +19,8 @@ type overviewView struct {
 	// Behind is the consumer whose oldest event is older than every other's, and than lateAfter.
 	Behind *sampled
 	Causes []outbox.LetterGroup
+	// Refused is why new work is, where it is.
+	Refused *outbox.Backlog
 	// Calm says that nothing needs anybody.
 	Calm bool
 }
@@ -53,7 +55,12 @@ func (p *Pages) overview(c echo.Context) error {
 	if v.Causes, err = p.operator.LetterGroups(ctx, outbox.LetterFilter{State: "dead"}, nil, 5); err != nil {
 		return err
 	}
-	v.Calm = v.Stale == nil && v.Dead == 0 && len(v.Causes) == 0 && len(v.Paused) == 0 && v.Behind == nil
+	if p.admission != nil {
+		if b := p.admission.Backlog(ctx); b.Refuses {
+			v.Refused = &b
+		}
+	}
+	v.Calm = v.Refused == nil && v.Stale == nil && v.Dead == 0 && len(v.Causes) == 0 && len(v.Paused) == 0 && v.Behind == nil
 	return p.render(c, http.StatusOK, "overview", "Overview", v)
 }
 

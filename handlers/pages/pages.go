@@ -12,13 +12,15 @@ import (
 // Root is where the pages are.
 const Root = "/admin/ui"
 
-// Config is what the pages need; all of it is required.
+// Config is what the pages need.
 type Config struct {
 	Operator *outbox.Operator
 	// Tokens let operators in; the value is the actor's name.
 	Tokens map[string]string
 	// Find says what to look for when a person types query.
 	Find func(ctx context.Context, query string) (outbox.Search, error)
+	// Admission, where there is one, is what new work is refused by. Not required.
+	Admission *outbox.Admission
 	// Explain gives an error that no page knows its form, and leaves it for the request's log line.
 	Explain func(c echo.Context, err error) Failure
 }
@@ -31,20 +33,22 @@ type Failure struct {
 
 // Pages are the operators' pages. They are safe for concurrent use.
 type Pages struct {
-	operator *outbox.Operator
-	find     func(ctx context.Context, query string) (outbox.Search, error)
-	explain  func(c echo.Context, err error) Failure
-	sessions sessions
-	guesses  guesses
-	origin   *http.CrossOriginProtection
-	samples  *samples
+	operator  *outbox.Operator
+	find      func(ctx context.Context, query string) (outbox.Search, error)
+	explain   func(c echo.Context, err error) Failure
+	sessions  sessions
+	guesses   guesses
+	admission *outbox.Admission
+	origin    *http.CrossOriginProtection
+	samples   *samples
 }
 
 // New returns the pages. Their routes are open until a Guard stands before them.
 func New(cfg Config) *Pages {
 	return &Pages{
 		operator: cfg.Operator, find: cfg.Find, explain: cfg.Explain, sessions: newSessions(cfg.Tokens),
-		origin: http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator),
+		admission: cfg.Admission,
+		origin:    http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator),
 	}
 }
 

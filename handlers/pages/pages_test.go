@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -146,4 +147,21 @@ func TestOverviewDataIsWhatIsKept(t *testing.T) {
 	require.Zero(t, first[0].Consumers["billing"].Lag)
 	require.Nil(t, first[0].Consumers["billing"].Rate, "one look tells no rate")
 	require.NotEmpty(t, samples("/admin/ui/data/overview.json?after=nonsense").Samples, "what cannot be read asks for all")
+}
+
+// Whoever looks at the overview while customers are turned away is told, and why.
+func TestOverviewSaysThatWorkIsRefused(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.signIn()
+	require.NotContains(t, o.get("/admin/ui").body, "New work is refused")
+	o.exec(`update relay_stats set ahead_since = now() - interval '2 minutes', ahead_consumer = $1, ahead_at = now()`, poison)
+	var body string
+	require.Eventually(t, func() bool {
+		body = o.get("/admin/ui").body
+		return strings.Contains(body, "New work is refused")
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Contains(t, body, "for 2 min")
+	require.NotContains(t, body, "Nothing needs you")
+	require.NotContains(t, body, poison)
 }

@@ -23,6 +23,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Stats reads what is kept in the database; its context ends after two seconds.
 	Stats func(context.Context) (*outbox.Stats, error)
+	// Admission, where there is one, is what new work is refused by.
+	Admission *outbox.Admission
 	// Build names the running code.
 	Build string
 	// Logger is told when the database does not answer, and when it does again.
@@ -51,11 +53,15 @@ func New(cfg Config) (*Metrics, error) {
 		Name: "outbox_build_info", Help: "Always 1; the label names the running code.", ConstLabels: prometheus.Labels{"version": cfg.Build},
 	})
 	build.Set(1)
-	registry := prometheus.NewRegistry()
-	for _, c := range append(
+	all := append(
 		m.all(), m.http, build, newPool(cfg.Pool), newStats(cfg.Stats, cfg.Logger),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	) {
+	)
+	if cfg.Admission != nil {
+		all = append(all, newAdmission(cfg.Admission))
+	}
+	registry := prometheus.NewRegistry()
+	for _, c := range all {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}

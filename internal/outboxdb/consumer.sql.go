@@ -560,7 +560,7 @@ func (q *Queries) ConsumerRenameWaiting(ctx context.Context, db DBTX, arg Consum
 }
 
 const ConsumerResume = `-- name: ConsumerResume :one
-UPDATE /*schema*/consumers SET paused_at = NULL WHERE name = $1 RETURNING name
+UPDATE /*schema*/consumers SET paused_at = NULL, resumed_at = CASE WHEN paused_at IS NULL THEN resumed_at ELSE clock_timestamp() END WHERE name = $1 RETURNING name
 `
 
 func (q *Queries) ConsumerResume(ctx context.Context, db DBTX, name string) (string, error) {

@@ -87,6 +87,7 @@ type Consumer struct {
 	CreatedAt time.Time
 	OnDead    string
 	Dedupe    *string
+	ResumedAt *time.Time
 }
 
 type ConsumerStat struct {
@@ -297,11 +298,14 @@ type Quarantine struct {
 }
 
 type RelayStat struct {
-	One         bool
-	At          time.Time
-	Above       int64
-	Quarantined int64
-	Jobs        json.RawMessage
+	One           bool
+	At            time.Time
+	Above         int64
+	Quarantined   int64
+	Jobs          json.RawMessage
+	AheadSince    *time.Time
+	AheadConsumer string
+	AheadAt       time.Time
 }
 
 type RelayState struct {

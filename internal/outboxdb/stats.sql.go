@@ -58,15 +58,19 @@ func (q *Queries) ConsumerStatsPut(ctx context.Context, db DBTX, arg ConsumerSta
 }
 
 const RelayStatsPut = `-- name: RelayStatsPut :exec
-UPDATE /*schema*/relay_stats SET at = clock_timestamp(), above = $1, quarantined = $2, jobs = $3
- WHERE EXISTS (SELECT FROM /*schema*/relay_state r WHERE r.token = $4)
+UPDATE /*schema*/relay_stats
+   SET at = clock_timestamp(), above = $1, quarantined = $2, jobs = $3, ahead_at = clock_timestamp(),
+       ahead_since = $4::timestamptz, ahead_consumer = $5
+ WHERE EXISTS (SELECT FROM /*schema*/relay_state r WHERE r.token = $6)
 `
 
 type RelayStatsPutParams struct {
-	Above       int64
-	Quarantined int64
-	Jobs        json.RawMessage
-	Token       *uuid.UUID
+	Above         int64
+	Quarantined   int64
+	Jobs          json.RawMessage
+	AheadSince    *time.Time
+	AheadConsumer string
+	Token         *uuid.UUID
 }
 
 func (q *Queries) RelayStatsPut(ctx context.Context, db DBTX, arg RelayStatsPutParams) error {
@@ -74,21 +78,53 @@ func (q *Queries) RelayStatsPut(ctx context.Context, db DBTX, arg RelayStatsPutP
 		arg.Above,
 		arg.Quarantined,
 		arg.Jobs,
+		arg.AheadSince,
+		arg.AheadConsumer,
 		arg.Token,
 	)
 	return err
 }
 
+const StatsAhead = `-- name: StatsAhead :one
+SELECT (CASE WHEN k.ahead_at > clock_timestamp() - make_interval(secs => $1::float8)
+             THEN coalesce(extract(epoch FROM clock_timestamp() - k.ahead_since), 0) ELSE 0 END)::double precision AS ahead_seconds,
+       k.ahead_consumer AS consumer, coalesce(extract(epoch FROM clock_timestamp() - o.occurred_at), 0)::double precision AS outbox_seconds
+  FROM /*schema*/relay_stats k
+  LEFT JOIN LATERAL (SELECT a.occurred_at FROM /*schema*/outbox a
+                      WHERE a.seq > CASE WHEN k.at > now() - interval '15 seconds' THEN k.above ELSE 0 END
+                      ORDER BY a.seq LIMIT 1) AS o ON true
+`
+
+type StatsAheadRow struct {
+	AheadSeconds  float64
+	Consumer      string
+	OutboxSeconds float64
+}
+
+// For how long the oldest event has been ahead of a cursor that could take it, and the first row of the outbox has not been relayed, which
+// is looked for from where the relay's own looks begin. Of what no relay has kept for a while, nothing is said.
+func (q *Queries) StatsAhead(ctx context.Context, db DBTX, staleAfter float64) (StatsAheadRow, error) {
+	row := db.QueryRow(ctx, StatsAhead, staleAfter)
+	var i StatsAheadRow
+	err := row.Scan(&i.AheadSeconds, &i.Consumer, &i.OutboxSeconds)
+	return i, err
+}
+
 const StatsConsumers = `-- name: StatsConsumers :many
-SELECT c.name,
+SELECT c.name, (c.paused_at IS NOT NULL)::boolean AS paused, greatest(c.created_at, c.resumed_at, u.ended)::timestamptz AS free_at,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::text[] AS patterns,
        ARRAY(SELECT s.from_pos FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::bigint[] AS from_pos,
        coalesce(k.head, -1)::bigint AS head, coalesce(k.ready, '{}')::bigint[] AS ready, coalesce(k.patterns, '{}')::text[] AS counted_by
-  FROM /*schema*/consumers c LEFT JOIN /*schema*/consumer_stats k ON k.consumer = c.name
+  FROM /*schema*/consumers c
+  LEFT JOIN /*schema*/consumer_stats k ON k.consumer = c.name
+  LEFT JOIN LATERAL (SELECT greatest(r.ended_at, r.stopped_at) AS ended FROM /*schema*/runs r
+                      WHERE r.consumer = c.name ORDER BY r.id DESC LIMIT 1) AS u ON true
 `
 
 type StatsConsumersRow struct {
 	Name      string
+	Paused    bool
+	FreeAt    time.Time
 	Patterns  []string
 	FromPos   []int64
 	Head      int64
@@ -96,7 +132,8 @@ type StatsConsumersRow struct {
 	CountedBy []string
 }
 
-// The consumers, what they subscribe to, and how far their events were counted: -1 where they were not.
+// The consumers, what they subscribe to, and how far their events were counted: -1 where they were not. Since free_at a consumer can take
+// what is ahead of it: it is registered, resumed, and done with its last backfill.
 func (q *Queries) StatsConsumers(ctx context.Context, db DBTX) ([]StatsConsumersRow, error) {
 	rows, err := db.Query(ctx, StatsConsumers)
 	if err != nil {
@@ -108,6 +145,8 @@ func (q *Queries) StatsConsumers(ctx context.Context, db DBTX) ([]StatsConsumers
 		var i StatsConsumersRow
 		if err := rows.Scan(
 			&i.Name,
+			&i.Paused,
+			&i.FreeAt,
 			&i.Patterns,
 			&i.FromPos,
 			&i.Head,
@@ -373,18 +412,19 @@ func (q *Queries) StatsList(ctx context.Context, db DBTX) ([]StatsListRow, error
 }
 
 const StatsOldest = `-- name: StatsOldest :many
-SELECT r.n::integer AS n, f.wanted::boolean AS wanted, f.pos::bigint AS pos, f.occurred_at::timestamptz AS occurred_at
+SELECT r.n::integer AS n, f.wanted::boolean AS wanted, f.pos::bigint AS pos, f.occurred_at::timestamptz AS occurred_at,
+       f.relayed_at::timestamptz AS relayed_at
   FROM (SELECT unnest($1::integer[]) AS n, unnest($2::text[]) AS consumer, unnest($3::smallint[]) AS lane,
                unnest($4::bigint[]) AS low, unnest($5::bigint[]) AS high, unnest($6::boolean[]) AS again) AS r
  CROSS JOIN LATERAL (
-    (SELECT true AS wanted, a.pos, a.occurred_at
-       FROM (SELECT e.pos, e.type, e.occurred_at FROM /*schema*/events e
+    (SELECT true AS wanted, a.pos, a.occurred_at, a.relayed_at
+       FROM (SELECT e.pos, e.type, e.occurred_at, e.relayed_at FROM /*schema*/events e
               WHERE e.lane = r.lane AND e.pos > r.low AND e.pos <= r.high ORDER BY e.pos LIMIT $7) AS a
       WHERE EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
                      WHERE s.consumer = r.consumer AND (a.pos > s.from_pos OR r.again) AND a.type LIKE s.like_pattern)
       ORDER BY a.pos LIMIT 1)
     UNION ALL
-    (SELECT false, e.pos, e.occurred_at FROM /*schema*/events e
+    (SELECT false, e.pos, e.occurred_at, e.relayed_at FROM /*schema*/events e
       WHERE e.lane = r.lane AND e.pos > r.low AND e.pos <= r.high ORDER BY e.pos LIMIT 1 OFFSET $8)
     LIMIT 1) AS f
 `
@@ -405,6 +445,7 @@ type StatsOldestRow struct {
 	Wanted     bool
 	Pos        int64
 	OccurredAt time.Time
+	RelayedAt  time.Time
 }
 
 // The first event after a position that is wanted. Where none is among the first few, it is the last of those that are returned: the
@@ -432,6 +473,7 @@ func (q *Queries) StatsOldest(ctx context.Context, db DBTX, arg StatsOldestParam
 			&i.Wanted,
 			&i.Pos,
 			&i.OccurredAt,
+			&i.RelayedAt,
 		); err != nil {
 			return nil, err
 		}

@@ -177,4 +177,4 @@ SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name AND paused_at 
 UPDATE /*schema*/consumers SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = @name RETURNING name;
 
 -- name: ConsumerResume :one
-UPDATE /*schema*/consumers SET paused_at = NULL WHERE name = @name RETURNING name;
+UPDATE /*schema*/consumers SET paused_at = NULL, resumed_at = CASE WHEN paused_at IS NULL THEN resumed_at ELSE clock_timestamp() END WHERE name = @name RETURNING name;
