@@ -38,8 +38,8 @@
 // # Operating
 //
 // An [Operator] lists dead letters, replays and dismisses them, one ([Operator.Replay]) or all of a kind ([Operator.ReplayAll]), and says
-// beforehand what a replay would do ([Operator.Rehearse]). It tells what became of an event ([Operator.Event],
-// [Operator.Trace]) and how far each consumer is ([Operator.Consumers]), and pauses consumers.
+// beforehand what a replay would do ([Operator.Rehearse]). A person's data in what is kept of a letter is redacted ([Operator.Redact]). It
+// tells what became of an event ([Operator.Event], [Operator.Trace]) and how far each consumer is ([Operator.Consumers]), and pauses consumers.
 //
 // # Changing consumers
 //

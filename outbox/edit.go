@@ -19,6 +19,8 @@ type LetterEdit struct {
 	Actor  string          `json:"actor"`
 	Reason string          `json:"reason"`
 	At     time.Time       `json:"at"`
+	// RedactedAt is since when the data is not all there any more (Redact), and does not stand in for the event's own.
+	RedactedAt *time.Time `json:"redacted_at,omitempty"`
 }
 
 // Replayed says what a replay has begun.
@@ -80,5 +82,5 @@ func (o *Operator) letterEdit(ctx context.Context, db outboxdb.DBTX, l outboxdb.
 	case err != nil:
 		return nil, fmt.Errorf("outbox: read the edit of dead letter %d: %w", l.ID, err)
 	}
-	return &LetterEdit{e.Data, e.Diff, e.Actor, e.Reason, e.EditedAt.UTC()}, nil
+	return &LetterEdit{e.Data, e.Diff, e.Actor, e.Reason, e.EditedAt.UTC(), utc(e.RedactedAt)}, nil
 }

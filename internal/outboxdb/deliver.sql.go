@@ -60,7 +60,7 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS da
   FROM /*schema*/holds h
   CROSS JOIN LATERAL (SELECT pos, seq, id, type, key, lane, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, relayed_at, not_before FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
   LEFT JOIN /*schema*/runs b ON b.id = h.run
-  LEFT JOIN /*schema*/event_edits x ON x.consumer = $1 AND x.event_id = $2
+  LEFT JOIN /*schema*/event_edits x ON x.consumer = $1 AND x.event_id = $2 AND x.redacted_at IS NULL
  WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = $1 AND h.event_id = $2
 `
 

@@ -128,7 +128,7 @@ func (q *Queries) AuditOpen(ctx context.Context, db DBTX, arg AuditOpenParams) (
 }
 
 const EditGet = `-- name: EditGet :one
-SELECT data, diff, actor, reason, edited_at FROM /*schema*/event_edits WHERE consumer = $1 AND event_id = $2
+SELECT data, diff, actor, reason, edited_at, redacted_at FROM /*schema*/event_edits WHERE consumer = $1 AND event_id = $2
 `
 
 type EditGetParams struct {
@@ -137,11 +137,12 @@ type EditGetParams struct {
 }
 
 type EditGetRow struct {
-	Data     json.RawMessage
-	Diff     json.RawMessage
-	Actor    string
-	Reason   string
-	EditedAt time.Time
+	Data       json.RawMessage
+	Diff       json.RawMessage
+	Actor      string
+	Reason     string
+	EditedAt   time.Time
+	RedactedAt *time.Time
 }
 
 func (q *Queries) EditGet(ctx context.Context, db DBTX, arg EditGetParams) (EditGetRow, error) {
@@ -153,6 +154,7 @@ func (q *Queries) EditGet(ctx context.Context, db DBTX, arg EditGetParams) (Edit
 		&i.Actor,
 		&i.Reason,
 		&i.EditedAt,
+		&i.RedactedAt,
 	)
 	return i, err
 }
@@ -160,7 +162,8 @@ func (q *Queries) EditGet(ctx context.Context, db DBTX, arg EditGetParams) (Edit
 const EditPut = `-- name: EditPut :exec
 INSERT INTO /*schema*/event_edits (consumer, event_id, data, diff, actor, reason) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (consumer, event_id) DO UPDATE
-   SET data = excluded.data, diff = excluded.diff, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp()
+   SET data = excluded.data, diff = excluded.diff, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp(),
+       redacted_at = NULL
 `
 
 type EditPutParams struct {

@@ -136,27 +136,28 @@ type DeliveryLog struct {
 }
 
 type DiscardedJob struct {
-	ID            int64
-	Consumer      string
-	EventID       uuid.UUID
-	Type          string
-	Key           string
-	Lane          int16
-	Pos           int64
-	Data          json.RawMessage
-	CorrelationID string
-	Attempts      int32
-	Errors        json.RawMessage
-	Error         string
-	State         string
-	JobID         *int64
-	Replays       int32
-	DiscardedAt   time.Time
-	ChangedAt     time.Time
-	Skipped       bool
-	Run           *int64
-	BeforeRun     *string
-	Fingerprint   string
+	ID              int64
+	Consumer        string
+	EventID         uuid.UUID
+	Type            string
+	Key             string
+	Lane            int16
+	Pos             int64
+	Data            json.RawMessage
+	CorrelationID   string
+	Attempts        int32
+	Errors          json.RawMessage
+	Error           string
+	State           string
+	JobID           *int64
+	Replays         int32
+	DiscardedAt     time.Time
+	ChangedAt       time.Time
+	Skipped         bool
+	Run             *int64
+	BeforeRun       *string
+	FingerprintKept *string
+	Fingerprint     string
 }
 
 type Event struct {
@@ -178,13 +179,14 @@ type Event struct {
 }
 
 type EventEdit struct {
-	Consumer string
-	EventID  uuid.UUID
-	Data     json.RawMessage
-	Actor    string
-	Reason   string
-	EditedAt time.Time
-	Diff     json.RawMessage
+	Consumer   string
+	EventID    uuid.UUID
+	Data       json.RawMessage
+	Actor      string
+	Reason     string
+	EditedAt   time.Time
+	Diff       json.RawMessage
+	RedactedAt *time.Time
 }
 
 type Hold struct {

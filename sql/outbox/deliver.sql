@@ -46,7 +46,7 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS da
   FROM /*schema*/holds h
   CROSS JOIN LATERAL (SELECT * FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
   LEFT JOIN /*schema*/runs b ON b.id = h.run
-  LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = @event_id
+  LEFT JOIN /*schema*/event_edits x ON x.consumer = @consumer AND x.event_id = @event_id AND x.redacted_at IS NULL
  WHERE current_setting('pgoutbox.turn', true) = 'deliver' AND h.consumer = @consumer AND h.event_id = @event_id;
 
 -- name: ProcessedExists :one

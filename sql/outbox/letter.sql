@@ -57,7 +57,7 @@ SELECT e.id, e.type, e.pos FROM /*schema*/events e
  WHERE e.lane = @lane AND e.pos > @pos AND e.key = @key ORDER BY e.pos LIMIT @most;
 
 -- name: EditGet :one
-SELECT data, diff, actor, reason, edited_at FROM /*schema*/event_edits WHERE consumer = @consumer AND event_id = @event_id;
+SELECT data, diff, actor, reason, edited_at, redacted_at FROM /*schema*/event_edits WHERE consumer = @consumer AND event_id = @event_id;
 
 -- name: LetterOriginal :one
 -- The event of a letter as the log holds it, whatever was edited since.
@@ -66,7 +66,8 @@ SELECT e.data, e.schema_version FROM /*schema*/discarded_jobs d JOIN /*schema*/e
 -- name: EditPut :exec
 INSERT INTO /*schema*/event_edits (consumer, event_id, data, diff, actor, reason) VALUES (@consumer, @event_id, @data, @diff, @actor, @reason)
 ON CONFLICT (consumer, event_id) DO UPDATE
-   SET data = excluded.data, diff = excluded.diff, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp();
+   SET data = excluded.data, diff = excluded.diff, actor = excluded.actor, reason = excluded.reason, edited_at = clock_timestamp(),
+       redacted_at = NULL;
 
 -- name: AuditInsert :exec
 INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@actor, @action, @target, @reason, @detail);

@@ -6,7 +6,7 @@ SELECT e.pos, e.id, e.type, e.key, e.lane, coalesce(x.data, e.data)::jsonb AS da
   FROM /*schema*/discarded_jobs d
   JOIN /*schema*/consumers c ON c.name = d.consumer
   JOIN /*schema*/events e ON e.lane = d.lane AND e.pos = d.pos
-  LEFT JOIN /*schema*/event_edits x ON x.consumer = d.consumer AND x.event_id = d.event_id
+  LEFT JOIN /*schema*/event_edits x ON x.consumer = d.consumer AND x.event_id = d.event_id AND x.redacted_at IS NULL
   LEFT JOIN /*schema*/runs b ON b.id = d.run
  WHERE d.id = @id;
 
