@@ -51,6 +51,7 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	g.POST("/dlq/:id/rehearse", a.rehearse)
 	g.POST("/dlq/:id/replay", a.replay)
 	g.POST("/dlq/:id/dismiss", a.dismiss)
+	g.POST("/dlq/:id/redact", a.redact)
 	g.GET("/events/:id", a.event)
 	g.GET("/trace/:correlation_id", a.trace)
 	g.POST("/search", a.search)
@@ -132,11 +133,18 @@ func adminProblem(err error) error {
 	var conflict *outbox.ConflictError
 	var refused *outbox.InvalidEventError
 	var data *outbox.InvalidDataError
+	var redaction *outbox.InvalidRedactionError
 	switch {
 	case errors.As(err, &data):
 		errs := make([]fieldError, len(data.Fields))
 		for i, f := range data.Fields {
 			errs[i] = fieldError{"/data" + f.Pointer, f.Detail}
+		}
+		return validation(errs)
+	case errors.As(err, &redaction):
+		errs := make([]fieldError, len(redaction.Fields))
+		for i, f := range redaction.Fields {
+			errs[i] = fieldError(f)
 		}
 		return validation(errs)
 	case errors.Is(err, outbox.ErrNotFound):

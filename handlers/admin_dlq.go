@@ -156,5 +156,38 @@ func (a *admin) dismiss(c echo.Context) error {
 	return c.JSON(http.StatusOK, dismissed)
 }
 
+// redact takes what is to be redacted, and a reason. The pointers are pointers: a null among them is not the whole document.
+func (a *admin) redact(c echo.Context) error {
+	id, err := letterID(c)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Pointers []*string `json:"pointers"`
+		Errors   bool      `json:"errors"`
+		Reasons  bool      `json:"reasons"`
+		Reason   string    `json:"reason"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	by, err := a.action(c, actionBody{Reason: body.Reason})
+	if err != nil {
+		return err
+	}
+	r := outbox.Redaction{Errors: body.Errors, Reasons: body.Reasons}
+	for i, p := range body.Pointers {
+		if p == nil {
+			return invalid(fmt.Sprintf("/pointers/%d", i), "must be a string")
+		}
+		r.Pointers = append(r.Pointers, *p)
+	}
+	redacted, err := a.operator.Redact(c.Request().Context(), id, r, by)
+	if err != nil {
+		return adminProblem(err)
+	}
+	return c.JSON(http.StatusOK, redacted)
+}
+
 // letterID is the id in the path; what cannot be one is not found.
 func letterID(c echo.Context) (int64, error) { return pathNumber(c, "dead letter") }

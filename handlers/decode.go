@@ -110,7 +110,7 @@ func checkContentType(header http.Header) error {
 
 var rawMessage = reflect.TypeFor[json.RawMessage]()
 
-// bind fills a struct of strings, numbers, booleans, pointers to them and json.RawMessage from a JSON object. It takes
+// bind fills a struct of strings, numbers, booleans, pointers to and lists of them and json.RawMessage from a JSON object. It takes
 // names as they are written, and no others than the struct's; a null is a value of no type but json.RawMessage.
 func bind(body []byte, into any) error { return bindAt("", body, into) }
 
@@ -158,6 +158,8 @@ func kindName(t reflect.Type) string {
 		return "true or false"
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		return "a whole number"
+	case reflect.Slice:
+		return "a list, each " + kindName(t.Elem())
 	default:
 		return fmt.Sprintf("of type %s", t.Kind())
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,7 @@ type dlqCommand struct {
 	Show     dlqShow     `cmd:"" help:"One letter: its event, every attempt's error, and what waits behind it."`
 	Rehearse dlqRehearse `cmd:"" help:"Run the handler of a letter's consumer, show what it would change, and roll it back. Exit 1 where it would fail."`
 	Replay   dlqReplay   `cmd:"" help:"Send the event of a letter to its consumer again, under the same id; or those of all letters that a filter chooses."`
+	Redact   dlqRedact   `cmd:"" help:"Take a person's data out of what is kept of a letter: its edited data, its errors, the reasons that were given."`
 	Dismiss  dlqDismiss  `cmd:"" help:"Give up the event of a letter: what waits behind it goes on without it."`
 }
 
@@ -154,6 +156,32 @@ func (c dlqDismiss) Run(ctx context.Context) error {
 			fmt.Printf("dead letter %d is dismissed; %d events that waited behind it go on\n", c.ID, d.ReleasedCount)
 		}
 		return err
+	})
+}
+
+type dlqRedact struct {
+	by
+	ID      int64    `arg:"" help:"The letter's number."`
+	Pointer []string `sep:"none" help:"A place in the data, as a JSON pointer like /email; may be given several times. Only of a letter that is settled."`
+	Errors  bool     `help:"What every attempt's error says."`
+	Reasons bool     `help:"The reasons that were given until now for what was done to the letter."`
+	JSON    bool     `help:"Print how much was redacted as JSON."`
+}
+
+func (c dlqRedact) Run(ctx context.Context) error {
+	if len(c.Pointer) == 0 && !c.Errors && !c.Reasons {
+		return exitError{errors.New("redact: give --pointer, --errors or --reasons"), 2}
+	}
+	return operate(ctx, func(o *outbox.Operator) error {
+		r, err := o.Redact(ctx, c.ID, outbox.Redaction{Pointers: c.Pointer, Errors: c.Errors, Reasons: c.Reasons}, c.action(false))
+		switch {
+		case err != nil:
+			return err
+		case c.JSON:
+			return printLines(os.Stdout, []*outbox.Redacted{r})
+		}
+		fmt.Printf("dead letter %d: redacted %d values, %d errors and %d reasons, each copy counted\n", c.ID, r.Values, r.Errors, r.Reasons)
+		return nil
 	})
 }
 

@@ -152,3 +152,42 @@ func TestDLQ(t *testing.T) {
 		require.Equal(t, 2, code, args)
 	}
 }
+
+// TestDLQRedacts: a person's data goes from the command line.
+func TestDLQRedacts(t *testing.T) {
+	t.Parallel()
+	pool := testdb.Pool(t)
+	url := pool.Config().ConnString()
+	plantLetters(t, pool, 1)
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"1", "--reason=asked"}, 2, "give --pointer, --errors or --reasons"},
+		{[]string{"--errors", "--reason=asked"}, 2, "expected \"<id>\""},
+		{[]string{"1", "--errors"}, 1, "--reason is required"},
+		{[]string{"1", "--pointer=n", "--reason=asked"}, 1, "pointers/0 must be a JSON pointer"},
+		{[]string{"1", "--pointer=/n", "--pointer=/a,b", "--reason=asked"}, 1, "pointers/1 leads nowhere"},
+		{[]string{"1", "--pointer=/n", "--reason=asked"}, 1, "is dead, and its data is still needed"},
+		{[]string{"9", "--errors", "--reason=asked"}, 1, "no such dead letter"},
+	} {
+		code, _, said := command(t, url, append([]string{"dlq", "redact"}, c.args...)...)
+		require.Equal(t, c.code, code, "%v: %s", c.args, said)
+		require.Contains(t, said, c.says)
+	}
+	code, _, said := command(t, url, "dlq", "dismiss", "1", "--reason=bert's", "--actor=bert")
+	require.Equal(t, 0, code, said)
+	code, out, said := command(t, url, "dlq", "redact", "1", "--pointer=/n", "--errors", "--reasons", "--reason=asked", "--actor=anna")
+	require.Equal(t, 0, code, said)
+	require.Regexp(t, `^dead letter 1: redacted 1 values, \d errors and \d reasons`, out)
+	code, out, said = command(t, url, "dlq", "redact", "1", "--errors", "--reason=asked", "--actor=anna", "--json")
+	require.Equal(t, 0, code, said)
+	require.JSONEq(t, `{"id": 1, "values": 0, "errors": 0, "reasons": 0}`, out)
+	_, out, _ = command(t, url, "dlq", "show", "1")
+	require.Contains(t, out, `data: {"n": "[redacted]"}`)
+	require.NotContains(t, out, "no account")
+	_, out, _ = command(t, url, "audit")
+	require.Regexp(t, `(?m)bert +dismiss +dead letter 1 +\[redacted\]$`, out)
+	require.Regexp(t, `(?m)anna +redact +dead letter 1 +asked$`, out)
+}

@@ -19,7 +19,7 @@ type commands struct {
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show where it is."`
 	Check       checkCommand       `cmd:"" help:"Prove that every event is in exactly one place for each consumer; exit 1 and the list where not, 2 where that could not be found out."`
 	Trace       traceCommand       `cmd:"" help:"The timeline of one correlation id: every event, what became of it at each consumer, and what has not happened yet."`
-	DLQ         dlqCommand         `cmd:"" name:"dlq" help:"Look at the dead letters; group, rehearse, replay and dismiss them."`
+	DLQ         dlqCommand         `cmd:"" name:"dlq" help:"Look at the dead letters; group, rehearse, replay, redact and dismiss them."`
 	Operations  operationsCommand  `cmd:"" help:"Look at replays of many letters, and stop them."`
 	Audit       auditCommand       `cmd:"" help:"What operators did, to what and why."`
 	Consumers   consumersCommand   `cmd:"" help:"Look at the consumers; pause, backfill, remove them."`

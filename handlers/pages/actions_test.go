@@ -2,6 +2,7 @@ package pages_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -85,6 +86,62 @@ func TestFormsDismiss(t *testing.T) {
 	a = o.post("/admin/ui/letters/1/dismiss", url.Values{"reason": {"again"}})
 	require.Equal(t, 409, a.status)
 	require.Contains(t, text(o.page(a)), "dead letter 1 is dismissed")
+}
+
+func TestFormsRedact(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.fill()
+	o.signIn()
+	const path = "/admin/ui/letters/1/redact"
+	require.NotNil(t, find(o.page(o.get("/admin/ui/letters/1")), "summary", "Redact…"))
+
+	// Refused, with what was typed kept.
+	typed := func(change func(url.Values)) url.Values {
+		form := url.Values{"pointers": {"\r\n /secret \r\n\r\n/lines/0\r\n"}, "errors": {"1"}, "reason": {"asked by mail"}}
+		change(form)
+		return form
+	}
+	for _, c := range []struct {
+		form  url.Values
+		says  string
+		state int
+	}{
+		{typed(func(f url.Values) { f.Set("reason", " ") }), "A reason is required", 422},
+		{typed(func(f url.Values) { f.Set("reason", "\x00") }), "The reason must have", 422},
+		{typed(func(url.Values) {}), "pointer 2 leads nowhere", 422},
+		{typed(func(f url.Values) { f.Set("pointers", "/lines") }), "pointer 1 leads nowhere", 422},
+		{typed(func(f url.Values) { f.Set("pointers", "secret") }), "must be a JSON pointer", 422},
+		{typed(func(f url.Values) { f.Set("pointers", " "); f.Del("errors") }), "the form names nothing", 422},
+		{typed(func(f url.Values) { f.Set("pointers", "/secret") }), "is dead, and its data is still needed", 409},
+	} {
+		a := o.post(path, c.form)
+		require.Equal(t, c.state, a.status, a.body)
+		page := o.page(a)
+		require.NotNil(t, find(page, "p", c.says), "%v: %s", c.form, text(page))
+		form := find(page, "form", "Places in the data")
+		require.Equal(t, strings.Fields(c.form.Get("pointers")), strings.Fields(text(find(form, "textarea", ""))))
+		require.Equal(t, c.form.Has("errors"), strings.Contains(a.body, `name="errors" value="1" checked`))
+		require.NotContains(t, a.body, `name="reasons" value="1" checked`)
+		open := false
+		for _, attr := range form.Parent.Attr {
+			open = open || attr.Key == "open"
+		}
+		require.True(t, open, "what is wrong can be seen")
+	}
+
+	require.Equal(t, 303, o.post("/admin/ui/letters/1/dismiss", url.Values{"reason": {"a test of bert's"}}).status)
+	a := o.post(path, url.Values{"pointers": {"/secret\r\n"}, "errors": {"1"}, "reasons": {"1"}, "reason": {"asked by mail"}})
+	require.Equal(t, 303, a.status, a.body)
+	require.Equal(t, "/admin/ui/letters/1?done=redacted", a.header.Get("Location"))
+	require.Equal(t, "anna: redact dead letter 1: asked by mail", o.last())
+	page := o.page(o.get(a.header.Get("Location")))
+	require.NotNil(t, find(page, "p", "What was named is redacted"))
+	require.NotNil(t, find(page, "pre", `"secret": "[redacted]"`))
+	require.NotContains(t, text(page), "second line", "of an error")
+	page = o.page(o.get("/admin/ui/audit"))
+	require.NotContains(t, text(page), "bert's")
+	require.Contains(t, text(page), "[redacted]")
 }
 
 // A replay out of order names what was applied before, and can be forced.

@@ -44,7 +44,7 @@ func TestPagesWithoutASessionLeadToTheLogin(t *testing.T) {
 		require.Equal(t, 303, o.send("GET", path, nil, "Authorization", "Bearer "+token).status, path)
 	}
 	for _, path := range []string{
-		"/admin/ui/logout", "/admin/ui/letters/1/replay", "/admin/ui/letters/1/rehearse", "/admin/ui/letters/1/dismiss",
+		"/admin/ui/logout", "/admin/ui/letters/1/replay", "/admin/ui/letters/1/rehearse", "/admin/ui/letters/1/dismiss", "/admin/ui/letters/1/redact",
 		"/admin/ui/operations", "/admin/ui/operations/1/stop", "/admin/ui/search", "/admin/ui/consumers/billing/pause",
 		"/admin/ui/consumers/billing/resume", "/admin/ui/consumers/billing/backfill", "/admin/ui/consumers/billing/backfills/1/stop",
 	} {
@@ -128,7 +128,7 @@ func TestAnotherSiteIsRefused(t *testing.T) {
 		{"Origin", "https://evil.example"},
 		{"Origin", "null"},
 	} {
-		for _, path := range []string{"/admin/ui/letters/1/dismiss", "/admin/ui/letters/1/replay", "/admin/ui/consumers/billing/pause", "/admin/ui/logout", "/admin/ui/login"} {
+		for _, path := range []string{"/admin/ui/letters/1/dismiss", "/admin/ui/letters/1/replay", "/admin/ui/letters/1/redact", "/admin/ui/consumers/billing/pause", "/admin/ui/logout", "/admin/ui/login"} {
 			a := o.send("POST", path, form, header...)
 			require.Equal(t, 403, a.status, "%s %v", path, header)
 			o.page(a)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -20,6 +21,7 @@ type letterView struct {
 	Edited  string // what stands in the form as the event's data
 	Replay  formState
 	Dismiss formState
+	Redact  redactState
 	// Newer are the events that a replay has to be forced past, and Strange says that the data is nothing that the consumer's code takes.
 	Newer   []outbox.NewerEvent
 	Strange bool
@@ -32,6 +34,13 @@ type formState struct {
 	Reason string
 	Error  string
 	Open   bool // the part of the form that is folded away has what is wrong
+}
+
+// redactState is what was typed into the form of a redaction.
+type redactState struct {
+	formState
+	Pointers        string // one a line
+	Errors, Reasons bool
 }
 
 func letterPath(id int64) string { return fmt.Sprintf("%s/letters/%d", Root, id) }
@@ -153,6 +162,32 @@ func (p *Pages) dismiss(c echo.Context) error {
 		return p.refuseLetter(c, &v, &v.Dismiss, err)
 	}
 	return after(c, v.Path, "dismissed")
+}
+
+// redact takes out what stands in the form.
+func (p *Pages) redact(c echo.Context) error {
+	v, err := p.letterForm(c)
+	if err != nil {
+		return err
+	}
+	by, problem := action(c)
+	v.Redact = redactState{
+		formState{Reason: by.Reason, Error: problem, Open: true},
+		c.FormValue("pointers"), c.FormValue("errors") != "", c.FormValue("reasons") != "",
+	}
+	if problem != "" {
+		return p.render(c, http.StatusUnprocessableEntity, "letter", v.title(), v)
+	}
+	r := outbox.Redaction{Errors: v.Redact.Errors, Reasons: v.Redact.Reasons}
+	for line := range strings.Lines(v.Redact.Pointers) {
+		if line = strings.TrimSpace(line); line != "" {
+			r.Pointers = append(r.Pointers, line)
+		}
+	}
+	if _, err := p.operator.Redact(c.Request().Context(), v.ID, r, by); err != nil {
+		return p.refuseLetter(c, &v, &v.Redact.formState, err)
+	}
+	return after(c, v.Path, "redacted")
 }
 
 func (p *Pages) letterForm(c echo.Context) (letterView, error) {

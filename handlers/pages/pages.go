@@ -92,6 +92,7 @@ func (p *Pages) Routes(e *echo.Echo) {
 	e.POST(Root+"/letters/:id/replay", p.replay)
 	e.POST(Root+"/letters/:id/rehearse", p.rehearse)
 	e.POST(Root+"/letters/:id/dismiss", p.dismiss)
+	e.POST(Root+"/letters/:id/redact", p.redact)
 	e.GET(Root+"/operations", p.operations)
 	e.POST(Root+"/operations", p.replayAll)
 	e.GET(Root+"/operations/:id", p.operation)

@@ -119,9 +119,12 @@ func refusal(err error) (status int, why string, newer []outbox.NewerEvent, ok b
 	var conflict *outbox.ConflictError
 	var refused *outbox.InvalidEventError
 	var data *outbox.InvalidDataError
+	var redaction *outbox.InvalidRedactionError
 	switch {
 	case errors.As(err, &data):
 		return http.StatusUnprocessableEntity, "The consumer's code does not take this data: " + problems(data.Fields) + ".", nil, true
+	case errors.As(err, &redaction):
+		return http.StatusUnprocessableEntity, "That cannot be redacted: " + redactionProblems(redaction.Fields) + ".", nil, true
 	case errors.Is(err, outbox.ErrReasonRequired):
 		return http.StatusUnprocessableEntity, "A reason is required: somebody will ask for it later.", nil, true
 	case errors.As(err, &conflict):
@@ -136,6 +139,19 @@ func problems(all []outbox.DataProblem) string {
 	said := make([]string, len(all))
 	for i, p := range all {
 		said[i] = cmp.Or(p.Pointer, "the whole") + " " + p.Detail
+	}
+	return strings.Join(said, "; ")
+}
+
+// redactionProblems names pointers by their number in the form, of which no line needs to be one.
+func redactionProblems(all []outbox.DataProblem) string {
+	said := make([]string, len(all))
+	for i, p := range all {
+		name := strings.TrimPrefix(p.Pointer, "/")
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, "pointers/")); err == nil {
+			name = "pointer " + strconv.Itoa(n+1)
+		}
+		said[i] = cmp.Or(name, "the form") + " " + p.Detail
 	}
 	return strings.Join(said, "; ")
 }

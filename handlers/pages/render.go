@@ -60,6 +60,7 @@ var done = map[string]string{
 	"replayed":  "The event was sent again. This page shows what becomes of it.",
 	"edited":    "The event was sent again with the new data. This page shows what becomes of it.",
 	"dismissed": "The event was given up for this consumer. What waited behind it goes on.",
+	"redacted":  "What was named is redacted. That it was done, by whom and why, is in the audit.",
 	"paused":    "The consumer is paused: its events stay where they are.",
 	"resumed":   "The consumer goes on.",
 	"backfill":  "The backfill has begun.",
