@@ -4,10 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgoutbox/pgoutbox/handlers"
+	"github.com/pgoutbox/pgoutbox/handlers/pages"
 	"github.com/pgoutbox/pgoutbox/outbox"
 	"github.com/pgoutbox/pgoutbox/workers"
 )
@@ -16,10 +24,12 @@ const (
 	scrapeConsumers = 6
 	scrapeLetters   = 10_000
 	scrapes         = 300
+	overviews       = 100
 )
 
 // scrape measures what a scrape of the metrics asks of the database, where every consumer has all that is in the log ahead of it and thousands
-// of dead letters, while the relay goes on keeping the numbers. The time is that of the round trip: the server's is less.
+// of dead letters, while the relay goes on keeping the numbers, and how long the overview page takes there. The time of a scrape is that of the
+// round trip: the server's is less.
 func scrape(ctx context.Context, e *env) ([]float64, error) {
 	o := ours{style: queueing, consumers: scrapeConsumers, keys: 10_000}
 	var done atomic.Int64
@@ -76,10 +86,23 @@ func scrapeTimes(ctx context.Context, e *env, operator *outbox.Operator, o ours)
 	if err := settle(ctx, e.pool); err != nil {
 		return nil, err
 	}
+	scraped, err := percentiles(ctx, scrapes, func() error {
+		_, err := operator.Stats(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	seen, err := percentiles(ctx, overviews, func() error { return lookAtOverview(ctx, e.pool, operator) })
+	return append(scraped, seen...), err
+}
+
+// percentiles are the 50th and the 99th of the milliseconds that it takes.
+func percentiles(ctx context.Context, times int, do func() error) ([]float64, error) {
 	var took []float64
-	for range scrapes {
+	for range times {
 		begun := time.Now()
-		if _, err := operator.Stats(ctx); err != nil {
+		if err := do(); err != nil {
 			return nil, err
 		}
 		took = append(took, float64(time.Since(begun).Microseconds())/1000)
@@ -88,7 +111,29 @@ func scrapeTimes(ctx context.Context, e *env, operator *outbox.Operator, o ours)
 		}
 	}
 	slices.Sort(took)
-	return []float64{took[len(took)/2], took[len(took)*99/100]}, nil
+	return []float64{percentile(took, 0.5), percentile(took, 0.99)}, nil
+}
+
+// lookAtOverview signs in to pages that have taken no sample yet, and loads the overview, which takes one.
+func lookAtOverview(ctx context.Context, pool *pgxpool.Pool, operator *outbox.Operator) error {
+	const token = "a-token-of-the-bench"
+	admin := handlers.NewAdmin(handlers.AdminConfig{
+		Config: handlers.Config{Pool: pool, Logger: slog.New(slog.DiscardHandler)}, Operator: operator, Tokens: map[string]string{token: "bench"},
+	})
+	login := httptest.NewRequestWithContext(ctx, http.MethodPost, pages.Root+"/login", strings.NewReader("token="+token))
+	login.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	answered := httptest.NewRecorder()
+	admin.ServeHTTP(answered, login)
+	look := httptest.NewRequestWithContext(ctx, http.MethodGet, pages.Root, http.NoBody)
+	for _, cookie := range answered.Result().Cookies() {
+		look.AddCookie(cookie)
+	}
+	page := httptest.NewRecorder()
+	admin.ServeHTTP(page, look)
+	if body := page.Body.String(); page.Code != http.StatusOK || !strings.Contains(body, "dead letters hold their keys") {
+		return fmt.Errorf("the overview: %d: %s", page.Code, body)
+	}
+	return nil
 }
 
 // scrapeKnows waits until what is kept is what there is.

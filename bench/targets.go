@@ -27,6 +27,7 @@ var targets = []target{
 	{name: "backlog/end-over-start", least: 0.9, aim: 1},
 	{name: "snapshot/last-over-first", least: 0.8, aim: 0.95},
 	{name: "scrape/p50", least: 5, aim: 2, lower: true},
+	{name: "overview/p50", least: 50, aim: 20, lower: true},
 	{name: "idle/queries", least: 20, aim: 5, lower: true},
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,8 +26,8 @@ const (
 
 // service is a running outbox dev, built from this tree.
 type service struct {
-	t          *testing.T
-	api, admin string
+	t                    *testing.T
+	api, admin, database string
 }
 
 // startService builds the binary and runs it until the test ends.
@@ -57,7 +58,7 @@ func startService(t *testing.T, env ...string) *service {
 	go func() {
 		defer close(ended)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
-			for prefix, into := range map[string]*string{"api URL": &s.api, "admin URL": &s.admin} {
+			for prefix, into := range map[string]*string{"api URL": &s.api, "admin URL": &s.admin, "database URL": &s.database} {
 				if rest, ok := strings.CutPrefix(lines.Text(), prefix); ok {
 					*into = strings.TrimSpace(rest)
 				}
@@ -128,4 +129,14 @@ func (s *service) fillCart(address string) {
 	bearer := fmt.Sprint("Bearer ", session["token"])
 	cart := s.call("POST", "/v1/carts", map[string]any{}, 201, "Authorization", bearer)
 	s.call("POST", fmt.Sprint("/v1/carts/", cart["cart_id"], "/items"), map[string]any{"sku": "filter-beans", "quantity": 2}, 200, "Authorization", bearer)
+}
+
+// exec writes to the service's database what no handler of the shop's would.
+func (s *service) exec(sql string, args ...any) {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.database)
+	require.NoError(s.t, err)
+	_, err = conn.Exec(s.t.Context(), sql, args...)
+	require.NoError(s.t, err)
+	require.NoError(s.t, conn.Close(s.t.Context()))
 }
