@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -107,6 +108,10 @@ func (p *Pages) replayAll(c echo.Context) error {
 func (p *Pages) operation(c echo.Context) error {
 	v, err := p.operationView(c)
 	if err != nil {
+		return err
+	}
+	// Who watches it looks at the overview next, and for what it did there.
+	if _, err := p.samples.look(c.Request().Context(), time.Now()); err != nil {
 		return err
 	}
 	return p.showOperation(c, http.StatusOK, v)
