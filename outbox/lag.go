@@ -38,6 +38,9 @@ const (
 	// of a lane are looked at.
 	countMost       = 10_000
 	countMostOfLane = 200
+	// countLittle is up to how many are counted where it is known that there were no more: to see that there is much takes a hundred
+	// milliseconds, of a few consumers.
+	countLittle = 1_000
 	// countLook bounds that.
 	countLook = 10 * time.Second
 )
@@ -63,6 +66,15 @@ func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 		status := ConsumerStatus{
 			Name: r.Name, Kind: r.Kind, Ordered: r.Ordered, OnDead: DeadPolicy(r.OnDead), Patterns: r.Patterns, PausedAt: r.PausedAt,
 		}
+		k := kept[r.Name]
+		if k.Counted && k.Lag+k.InFlight+k.HeldKeys+k.Waiting+k.Dead > countLittle {
+			status.take(k)
+			if status.Passed, err = o.q.ConsumerPassed(ctx, db, r.Name); err != nil {
+				return nil, fmt.Errorf("outbox: read how far %s is: %w", r.Name, err)
+			}
+			all = append(all, status)
+			continue
+		}
 		var n outboxdb.ConsumerCountsRow
 		if err := o.look(ctx, countLook, func(b *pgx.Batch) {
 			queueRow(b, &n, o.schema.sql(outboxdb.ConsumerCounts), int64(countMost), int64(countMostOfLane), r.Name)
@@ -70,14 +82,18 @@ func (o *Operator) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 			return nil, fmt.Errorf("outbox: count what %s has to do: %w", r.Name, err)
 		}
 		status.Passed = n.Passed
-		if k := kept[r.Name]; !n.Whole && k.Counted {
-			status.Lag, status.OldestAge, status.InFlight, status.HeldKeys, status.Waiting, status.Dead = k.Lag, k.OldestAge, k.InFlight, k.HeldKeys, k.Waiting, k.Dead
+		if !n.Whole && k.Counted {
+			status.take(k)
 		} else if err := o.count(ctx, db, &status, n); err != nil {
 			return nil, err
 		}
 		all = append(all, status)
 	}
 	return all, nil
+}
+
+func (c *ConsumerStatus) take(k ConsumerStats) {
+	c.Lag, c.OldestAge, c.InFlight, c.HeldKeys, c.Waiting, c.Dead = k.Lag, k.OldestAge, k.InFlight, k.HeldKeys, k.Waiting, k.Dead
 }
 
 // count fills in what was counted or, where that was not all and no relay has kept anything, counts all.

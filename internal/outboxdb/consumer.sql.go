@@ -254,6 +254,17 @@ func (q *Queries) ConsumerList(ctx context.Context, db DBTX) ([]ConsumerListRow,
 	return items, nil
 }
 
+const ConsumerPassed = `-- name: ConsumerPassed :one
+SELECT coalesce(sum(k.passed), 0)::bigint FROM /*schema*/cursors k WHERE k.consumer = $1
+`
+
+func (q *Queries) ConsumerPassed(ctx context.Context, db DBTX, consumer string) (int64, error) {
+	row := db.QueryRow(ctx, ConsumerPassed, consumer)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
 const ConsumerPatterns = `-- name: ConsumerPatterns :many
 SELECT consumer, pattern FROM /*schema*/consumer_subscriptions ORDER BY consumer, pattern
 `

@@ -356,12 +356,15 @@ func (q *Queries) LetterGet(ctx context.Context, db DBTX, id int64) (LetterGetRo
 const LetterGroups = `-- name: LetterGroups :many
 SELECT g.consumer, g.fingerprint, /*schema*/outbox_error_shape(n.error)::text AS error, g.letters, g.oldest::timestamptz AS oldest,
        g.newest::timestamptz AS newest, g.newest_id::bigint AS newest_id, g.types::text[] AS types
-  FROM (SELECT d.consumer, d.fingerprint, count(*) AS letters, min(d.discarded_at) AS oldest, max(d.discarded_at) AS newest, max(d.id) AS newest_id,
-               array_agg(DISTINCT d.type ORDER BY d.type) AS types
-          FROM /*schema*/discarded_jobs d
-         WHERE /*schema*/outbox_letter_matches(d, $1)
-         GROUP BY d.consumer, d.fingerprint
-        HAVING (count(*), max(d.id)) < ($2::bigint, $3::bigint)
+  FROM (SELECT t.consumer, t.fingerprint, sum(t.letters)::bigint AS letters, min(t.oldest) AS oldest, max(t.newest) AS newest,
+               max(t.newest_id) AS newest_id, array_agg(t.type ORDER BY t.type) AS types
+          FROM (SELECT d.consumer, d.fingerprint, d.type, count(*) AS letters, min(d.discarded_at) AS oldest, max(d.discarded_at) AS newest,
+                       max(d.id) AS newest_id
+                  FROM /*schema*/discarded_jobs d
+                 WHERE /*schema*/outbox_letter_matches(d, $1)
+                 GROUP BY d.consumer, d.fingerprint, d.type) AS t -- first by type, by hashes: sorting the letters took the longest of all
+         GROUP BY t.consumer, t.fingerprint
+        HAVING (sum(t.letters)::bigint, max(t.newest_id)) < ($2::bigint, $3::bigint)
          ORDER BY letters DESC, newest_id DESC LIMIT $4) AS g
   JOIN /*schema*/discarded_jobs n ON n.id = g.newest_id
  ORDER BY g.letters DESC, g.newest_id DESC

@@ -170,6 +170,9 @@ SELECT a.lag, a.oldest_seconds, h.in_flight, h.held_keys, h.dead, w.waiting, g.p
        (a.whole AND h.looked < @most::bigint AND w.waiting < @most::bigint)::boolean AS whole
   FROM ahead a, held h, parked w, gone g;
 
+-- name: ConsumerPassed :one
+SELECT coalesce(sum(k.passed), 0)::bigint FROM /*schema*/cursors k WHERE k.consumer = @consumer;
+
 -- name: ConsumerPaused :one
 SELECT EXISTS (SELECT FROM /*schema*/consumers WHERE name = @name AND paused_at IS NOT NULL);
 
