@@ -42,8 +42,9 @@ type item struct {
 	waits     bool // behind what was held before the batch
 	outcome   outcome
 	err       error
-	chunk     int // the first item of its savepoint
-	marks     int // how much was appended before that
+	dead      bool // it failed for good
+	chunk     int  // the first item of its savepoint
+	marks     int  // how much was appended before that
 	trace     *eventTrace
 }
 

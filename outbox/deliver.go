@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -288,13 +289,12 @@ func (d *attempt) failed(cause error) error {
 	case err != nil:
 		// Nothing is recorded: the job stays as it is, or fails, and the rescue or River's retry goes on.
 		d.trace.end("unrecorded", cause)
-		d.log.ErrorContext(ctx, "delivery: the failure could not be recorded", "consumer", d.c.Name, "event_id", d.eventID, "error", err)
+		d.logEnded(ctx, slog.LevelError, "unrecorded", cause, "unrecorded", scrub(err.Error()))
 		return &RetryLaterError{time.Second, cause}
 	}
 	failpoint.At(failpoint.DeliverFailAfter)
 	if !counted {
-		d.trace.end("free", cause)
-		d.cfg.Observer.ObserveAttempt(d.c.Name, "free", time.Since(d.began))
+		d.ended("free", cause)
 		return &RetryLaterError{time.Second, cause}
 	}
 	d.ended("failed", cause)
@@ -306,19 +306,3 @@ type scrubbedError struct{ cause error }
 
 func (e *scrubbedError) Error() string { return scrub(e.cause.Error()) }
 func (e *scrubbedError) Unwrap() error { return e.cause }
-
-// ended says what became of the attempt, in a log line, in its span and to who counts.
-func (d *attempt) ended(outcome string, cause error) {
-	ctx := d.trace.in(context.Background())
-	d.trace.end(outcome, cause)
-	d.cfg.Observer.ObserveAttempt(d.c.Name, outcome, time.Since(d.began))
-	args := []any{
-		"consumer", d.c.Name, "event_id", d.eventID, "type", d.event.Type, "correlation_id", d.event.CorrelationID,
-		"attempt", d.n, "outcome", outcome, "duration_ms", float64(time.Since(d.began).Microseconds()) / 1000,
-	}
-	if cause != nil {
-		d.log.WarnContext(ctx, "delivery", append(args, "error", scrub(cause.Error()))...)
-		return
-	}
-	d.log.InfoContext(ctx, "delivery", args...)
-}

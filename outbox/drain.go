@@ -289,6 +289,9 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	} else {
 		err = b.release(ctx, limit)
 	}
+	if err == nil {
+		b.logDone(time.Since(began)) // while the events' spans are there
+	}
 	b.endSpans(err)
 	if err != nil {
 		return false, err
@@ -306,7 +309,6 @@ func (d *drain) batch(ctx context.Context) (more bool, err error) {
 	}
 	b.wakeWaiting()
 	b.observe(time.Since(began))
-	b.logDone(time.Since(began))
 	if b.done >= drainBusy {
 		d.busyAt.Store(time.Now().UnixNano())
 	}

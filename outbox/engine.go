@@ -35,7 +35,8 @@ type Config struct {
 	Retention time.Duration
 	// Logger gets what the engine has to say. Default: nothing is logged.
 	Logger *slog.Logger
-	// LogDeliveries logs every delivery and not only the failed ones.
+	// LogDeliveries logs a line for every delivery, and not only for failed ones and those with a job of their own, of which the others have
+	// one for each batch.
 	LogDeliveries bool
 	// TracerProvider makes the spans of relay, drains and deliveries, of events whose producers were traced. Default: none are made. The
 	// global one is not looked for, so that it is said where the engine is made whether it is traced: otel.GetTracerProvider() is it.

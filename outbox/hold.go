@@ -50,11 +50,10 @@ func (b *batch) writeHolds(ctx context.Context, db outboxdb.DBTX, items []*item)
 			}
 			buried = d.MaxAttempts < 1 || IsPermanent(it.err)
 			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 1, "failed", it.err)
-			b.logFailed(it, buried)
+			it.dead = buried
 		case suspect:
 			reason = "suspect"
 			_ = b.logAttempt(ctx, db, b.c.Name, it.event.ID, 0, "suspect", it.err)
-			b.logFailed(it, false)
 		case deferred:
 			reason, d.After = "scheduled", max(0, due[it.event.Pos])
 		}
@@ -153,31 +152,4 @@ func (e *Engine) logAttempt(ctx context.Context, db outboxdb.DBTX, consumer stri
 		arg.Error = &text
 	}
 	return e.q.DeliveryLogInsert(ctx, db, arg)
-}
-
-func (b *batch) logFailed(it *item, buried bool) {
-	b.log.WarnContext(it.trace.in(context.Background()), "delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
-		"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", "failed", "dead", buried, "error", scrub(it.err.Error()))
-}
-
-// logDone says what a batch did, in one line.
-func (b *batch) logDone(took time.Duration) {
-	total := 0
-	for _, n := range b.counts {
-		total += n
-	}
-	if total == 0 {
-		return
-	}
-	if b.cfg.LogDeliveries {
-		for i := range b.items[:b.done] {
-			if it := &b.items[i]; it.outcome == applied || it.outcome == duplicate {
-				b.log.InfoContext(it.trace.in(context.Background()), "delivery", "consumer", b.c.Name, "event_id", it.event.ID, "type", it.event.Type,
-					"correlation_id", it.event.CorrelationID, "attempt", 1, "outcome", it.outcome.String())
-			}
-		}
-	}
-	b.log.Debug("drain", "consumer", b.c.Name, "lane", b.lane, "events", total, "applied", b.counts[applied],
-		"duplicate", b.counts[duplicate], "failed", b.counts[failed]+b.counts[suspect], "external", b.counts[external],
-		"waiting", b.counts[parked], "duration_ms", float64(took.Microseconds())/1000)
 }

@@ -21,14 +21,14 @@ func (e *Engine) Maintain(ctx context.Context) error {
 	defer cancel()
 	// Each in a transaction of its own: what one cannot mend must not keep the others from their work.
 	var errs []error
-	var dead []outboxdb.DeliverAttemptsRow
+	var back []rescued
 	for _, step := range []struct {
 		name string
 		do   func(context.Context, pgx.Tx) error
 	}{
 		{"start the relay", e.startRelay},
 		{"rescue", func(ctx context.Context, tx pgx.Tx) (err error) {
-			dead, err = e.rescue(ctx, tx)
+			back, err = e.rescue(ctx, tx)
 			return err
 		}},
 		{"reconcile", e.reconcile},
@@ -44,9 +44,9 @@ func (e *Engine) Maintain(ctx context.Context) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("outbox: maintain: %s: %w", step.name, err))
 		} else {
-			e.endDead(ctx, dead)
+			e.endRescued(back)
 		}
-		dead = nil
+		back = nil
 	}
 	return errors.Join(errs...)
 }
@@ -94,9 +94,17 @@ func (e *Engine) startRelay(ctx context.Context, tx pgx.Tx) error {
 	return e.jobs.StartRelay(ctx, tx)
 }
 
+// rescued is an attempt whose job was given back.
+type rescued struct {
+	outboxdb.DeliverAttemptsRow
+	free, dead bool
+}
+
+var errProcessDied = errors.New("the process died, or hung, in this attempt")
+
 // rescue gives back deliver jobs that have run longer than their timeout allows: their process died, or hangs, and
-// then the new token fences it off. It returns the attempts that are over with that, where they are traced.
-func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) ([]outboxdb.DeliverAttemptsRow, error) {
+// then the new token fences it off. It returns the attempts that are over with that.
+func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) ([]rescued, error) {
 	db := e.db(tx)
 	var arg outboxdb.DeliverStuckParams
 	for _, c := range e.reg.Consumers() {
@@ -108,15 +116,15 @@ func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) ([]outboxdb.DeliverAttem
 		return nil, err
 	}
 	failpoint.At(failpoint.RescueBefore)
-	dead, err := e.deadAttempts(ctx, db, stuck)
+	attempts, err := e.attemptsOf(ctx, db, stuck)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range stuck {
+	for i, s := range stuck {
 		free := s.Rescues < deliverRescues
 		discard := !free && s.Attempt >= s.MaxAttempts
-		cause := errors.New("the process died, or hung, in this attempt")
-		if err := e.logAttempt(ctx, db, s.Consumer, s.EventID, s.Attempts, "rescued", cause); err != nil {
+		attempts[i].free, attempts[i].dead = free, discard
+		if err := e.logAttempt(ctx, db, s.Consumer, s.EventID, s.Attempts, "rescued", errProcessDied); err != nil {
 			return nil, err
 		}
 		// The job before the hold: a discarded one fires the trigger that buries the hold.
@@ -128,10 +136,34 @@ func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) ([]outboxdb.DeliverAttem
 				return nil, err
 			}
 		}
-		e.log.Warn("deliver job rescued", "consumer", s.Consumer, "event_id", s.EventID, "attempt", s.Attempts, "free", free, "dead", discard)
 	}
 	failpoint.At(failpoint.RescueAfter)
-	return dead, nil
+	return attempts, nil
+}
+
+// attemptsOf reads whose attempts it is that jobs are stuck in. Once they are given back, nothing tells their tokens any more.
+func (e *Engine) attemptsOf(ctx context.Context, db outboxdb.DBTX, stuck []outboxdb.DeliverStuckRow) ([]rescued, error) {
+	jobs := make([]int64, len(stuck))
+	for i, s := range stuck {
+		jobs[i] = s.ID
+	}
+	rows, err := e.q.DeliverAttempts(ctx, db, jobs)
+	if err != nil {
+		return nil, err
+	}
+	byJob := make(map[int64]outboxdb.DeliverAttemptsRow, len(rows))
+	for _, r := range rows {
+		byJob[r.JobID] = r
+	}
+	all := make([]rescued, len(stuck))
+	for i, s := range stuck {
+		if row, ok := byJob[s.ID]; ok {
+			all[i].DeliverAttemptsRow = row
+		} else { // the log lacks its event
+			all[i].DeliverAttemptsRow = outboxdb.DeliverAttemptsRow{Consumer: s.Consumer, EventID: s.EventID, Attempts: s.Attempts}
+		}
+	}
+	return all, nil
 }
 
 // reconcile finds unsettled holds that nobody works on: their job ended and the trigger missed it, or the job is gone.
@@ -143,7 +175,8 @@ func (e *Engine) reconcile(ctx context.Context, tx pgx.Tx) error {
 	}
 	failpoint.At(failpoint.ReconcileBefore)
 	for _, h := range rows {
-		e.log.Warn("hold without a live job", "consumer", h.Consumer, "event_id", h.EventID, "job_state", h.JobState)
+		e.log.WarnContext(e.inTrace(ctx, h.Traceparent), "hold without a live job", "consumer", h.Consumer, "event_id", h.EventID,
+			"correlation_id", h.CorrelationID, "job_state", h.JobState)
 		if h.JobState == "discarded" || h.JobState == "cancelled" {
 			job := int64(0)
 			if h.JobID != nil {

@@ -67,7 +67,8 @@ func (r *relay) refusedBatch(ctx context.Context, cause error) error {
 		if err != nil {
 			return err
 		}
-		r.log.Error("relay: row set aside in quarantine: the log refuses it", "event_id", row.ID, "seq", row.Seq, "error", cause)
+		r.log.ErrorContext(r.inTrace(ctx, row.Traceparent), "relay: row set aside in quarantine: the log refuses it", "event_id", row.ID, "seq", row.Seq,
+			"correlation_id", row.CorrelationID, "error", cause)
 		failpoint.At(failpoint.RelayQuarantine)
 		return nil
 	})

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,32 +51,23 @@ func (d *attempt) startSpan(ctx context.Context) context.Context {
 	return t.in(ctx)
 }
 
-// deadAttempts reads what the spans of attempts need whose jobs are about to be rescued. Afterwards nothing tells it any more.
-func (e *Engine) deadAttempts(ctx context.Context, db outboxdb.DBTX, stuck []outboxdb.DeliverStuckRow) ([]outboxdb.DeliverAttemptsRow, error) {
-	if e.tracer == nil {
-		return nil, nil
-	}
-	jobs := make([]int64, len(stuck))
-	for i, s := range stuck {
-		jobs[i] = s.ID
-	}
-	return e.q.DeliverAttempts(ctx, db, jobs)
-}
-
-// endDead exports the spans of attempts whose processes died. One that only hung, and comes to its end after all, exports its own as well,
-// under the same id.
-func (e *Engine) endDead(ctx context.Context, dead []outboxdb.DeliverAttemptsRow) {
-	for _, a := range dead {
+// endRescued says what became of attempts whose processes died, in their log lines and, where they are traced, in their spans. One that only
+// hung, and comes to its end after all, exports its own as well, under the same id.
+func (e *Engine) endRescued(all []rescued) {
+	for _, a := range all {
 		ev := &stored{ID: a.EventID, Type: a.Type, CorrelationID: a.CorrelationID, TraceParent: &a.Traceparent}
-		t := traceOf(ev)
-		if !t.sampled() {
-			continue
+		ctx := WithCorrelationID(context.Background(), ev.CorrelationID)
+		var t *eventTrace
+		if e.tracer != nil {
+			t = traceOf(ev)
 		}
-		ctx := t.in(WithCorrelationID(ctx, ev.CorrelationID))
-		span := e.startAttempt(ctx, a.Consumer, ev, a.Token, a.Attempts, a.Began)
-		span.SetAttributes(attrOutcome.String("rescued"), attrErrorType.String("process_died"))
-		span.SetStatus(codes.Error, "its process died, or hung")
-		span.End()
+		if t.sampled() && a.Begun {
+			t.span = e.startAttempt(t.in(ctx), a.Consumer, ev, a.Token, a.Attempts, a.Began)
+			t.span.SetAttributes(attrOutcome.String("rescued"), attrErrorType.String("process_died"))
+			t.span.SetStatus(codes.Error, "its process died, or hung")
+			t.span.End()
+		}
+		e.logDelivery(t.in(ctx), slog.LevelWarn, a.Consumer, ev, a.Attempts, "rescued", "free", a.free, "dead", a.dead, "error", errProcessDied.Error())
 	}
 }
 

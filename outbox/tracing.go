@@ -96,6 +96,22 @@ func (t *eventTrace) in(ctx context.Context) context.Context {
 	}
 }
 
+// inTrace returns ctx within the trace that an event carries, where there are spans at all: for log lines about an event that is not in hand.
+func (e *Engine) inTrace(ctx context.Context, traceParent string) context.Context {
+	if e.tracer == nil {
+		return ctx
+	}
+	return traceOf(&stored{TraceParent: &traceParent}).in(ctx)
+}
+
+// inSpan returns ctx within a span, if there is one.
+func inSpan(ctx context.Context, span trace.Span) context.Context {
+	if span == nil {
+		return ctx
+	}
+	return trace.ContextWithSpan(ctx, span)
+}
+
 // end ends the span, if there is one, with what became of the event.
 func (t *eventTrace) end(outcome string, err error) {
 	if t == nil || t.span == nil {

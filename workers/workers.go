@@ -56,7 +56,7 @@ type Config struct {
 	SoftStop time.Duration
 	// Logger gets what the workers have to say. Default: nothing is logged.
 	Logger *slog.Logger
-	// LogDeliveries logs every delivery and not only failed and external ones.
+	// LogDeliveries logs a line for every delivery, and not only for failed and external ones, of which the others have one for each batch.
 	LogDeliveries bool
 	// Build names the running code in the records of attempts.
 	Build string

@@ -13,26 +13,30 @@ import (
 )
 
 const DeliverAttempts = `-- name: DeliverAttempts :many
-SELECT h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began, e.type, e.correlation_id, e.traceparent
+SELECT coalesce(h.job_id, 0)::bigint AS job_id, h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began,
+       (h.changed_at >= j.attempted_at)::boolean AS begun, e.type, e.correlation_id, e.traceparent
   FROM /*schema*/holds h
   CROSS JOIN LATERAL (SELECT i.attempted_at FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j
-  CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, l.traceparent::text AS traceparent FROM /*schema*/events l
-                       WHERE l.lane = h.lane AND l.pos = h.pos AND l.traceparent IS NOT NULL OFFSET 0) e
- WHERE h.job_id = ANY ($1::bigint[]) AND h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at >= j.attempted_at
+  CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, coalesce(l.traceparent, '')::text AS traceparent FROM /*schema*/events l
+                       WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
+ WHERE h.job_id = ANY ($1::bigint[]) AND h.settled_at IS NULL AND h.dead_at IS NULL
 `
 
 type DeliverAttemptsRow struct {
+	JobID         int64
 	Consumer      string
 	EventID       uuid.UUID
 	Token         uuid.UUID
 	Attempts      int32
 	Began         time.Time
+	Begun         bool
 	Type          string
 	CorrelationID string
 	Traceparent   string
 }
 
-// The attempts that these jobs were in, as far as they had begun (a token that is older is that of the attempt before), and what traces them.
+// The attempts that these jobs were in, and whose they are. One of which the token is older than its job's start had not begun: the token is
+// that of the attempt before.
 func (q *Queries) DeliverAttempts(ctx context.Context, db DBTX, jobs []int64) ([]DeliverAttemptsRow, error) {
 	rows, err := db.Query(ctx, DeliverAttempts, jobs)
 	if err != nil {
@@ -43,11 +47,13 @@ func (q *Queries) DeliverAttempts(ctx context.Context, db DBTX, jobs []int64) ([
 	for rows.Next() {
 		var i DeliverAttemptsRow
 		if err := rows.Scan(
+			&i.JobID,
 			&i.Consumer,
 			&i.EventID,
 			&i.Token,
 			&i.Attempts,
 			&i.Began,
+			&i.Begun,
 			&i.Type,
 			&i.CorrelationID,
 			&i.Traceparent,
@@ -180,10 +186,11 @@ func (q *Queries) HoldSetJob(ctx context.Context, db DBTX, arg HoldSetJobParams)
 }
 
 const HoldsWithoutJob = `-- name: HoldsWithoutJob :many
-SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, coalesce(j.state::text, '') AS job_state
+SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, e.traceparent, coalesce(j.state::text, '') AS job_state
   FROM /*schema*/holds h
   LEFT JOIN LATERAL (SELECT i.state FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j ON true
-  CROSS JOIN LATERAL (SELECT l.correlation_id FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
+  CROSS JOIN LATERAL (SELECT l.correlation_id, coalesce(l.traceparent, '')::text AS traceparent FROM /*schema*/events l
+                       WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
  WHERE h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at < clock_timestamp() - interval '5 seconds'
    AND (j.state IS NULL OR j.state IN ('completed', 'discarded', 'cancelled'))
  ORDER BY h.since LIMIT 1000
@@ -195,6 +202,7 @@ type HoldsWithoutJobRow struct {
 	JobID         *int64
 	Attempts      int32
 	CorrelationID string
+	Traceparent   string
 	JobState      interface{}
 }
 
@@ -215,6 +223,7 @@ func (q *Queries) HoldsWithoutJob(ctx context.Context, db DBTX) ([]HoldsWithoutJ
 			&i.JobID,
 			&i.Attempts,
 			&i.CorrelationID,
+			&i.Traceparent,
 			&i.JobState,
 		); err != nil {
 			return nil, err

@@ -522,7 +522,7 @@ WITH refused AS (
 )
 INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, error)
 SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, $1 FROM refused
-RETURNING seq, id
+RETURNING seq, id, correlation_id, coalesce(traceparent, '')::text AS traceparent
 `
 
 type RelayQuarantineRowParams struct {
@@ -531,14 +531,21 @@ type RelayQuarantineRowParams struct {
 }
 
 type RelayQuarantineRowRow struct {
-	Seq int64
-	ID  uuid.UUID
+	Seq           int64
+	ID            uuid.UUID
+	CorrelationID string
+	Traceparent   string
 }
 
 func (q *Queries) RelayQuarantineRow(ctx context.Context, db DBTX, arg RelayQuarantineRowParams) (RelayQuarantineRowRow, error) {
 	row := db.QueryRow(ctx, RelayQuarantineRow, arg.Error, arg.Seq)
 	var i RelayQuarantineRowRow
-	err := row.Scan(&i.Seq, &i.ID)
+	err := row.Scan(
+		&i.Seq,
+		&i.ID,
+		&i.CorrelationID,
+		&i.Traceparent,
+	)
 	return i, err
 }
 

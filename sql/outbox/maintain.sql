@@ -23,13 +23,15 @@ SELECT j.id, j.attempt, j.max_attempts, h.consumer, h.event_id, h.rescues, h.att
  ORDER BY j.attempted_at LIMIT 1000 FOR UPDATE OF j SKIP LOCKED;
 
 -- name: DeliverAttempts :many
--- The attempts that these jobs were in, as far as they had begun (a token that is older is that of the attempt before), and what traces them.
-SELECT h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began, e.type, e.correlation_id, e.traceparent
+-- The attempts that these jobs were in, and whose they are. One of which the token is older than its job's start had not begun: the token is
+-- that of the attempt before.
+SELECT coalesce(h.job_id, 0)::bigint AS job_id, h.consumer, h.event_id, h.token, h.attempts, h.changed_at AS began,
+       (h.changed_at >= j.attempted_at)::boolean AS begun, e.type, e.correlation_id, e.traceparent
   FROM /*schema*/holds h
   CROSS JOIN LATERAL (SELECT i.attempted_at FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j
-  CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, l.traceparent::text AS traceparent FROM /*schema*/events l
-                       WHERE l.lane = h.lane AND l.pos = h.pos AND l.traceparent IS NOT NULL OFFSET 0) e
- WHERE h.job_id = ANY (@jobs::bigint[]) AND h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at >= j.attempted_at;
+  CROSS JOIN LATERAL (SELECT l.type, l.correlation_id, coalesce(l.traceparent, '')::text AS traceparent FROM /*schema*/events l
+                       WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
+ WHERE h.job_id = ANY (@jobs::bigint[]) AND h.settled_at IS NULL AND h.dead_at IS NULL;
 
 -- name: DeliverRescue :exec
 UPDATE /*schema*/river_job
@@ -47,10 +49,11 @@ UPDATE /*schema*/holds SET rescues = rescues + 1, attempts = CASE WHEN @free::bo
 -- name: HoldsWithoutJob :many
 -- Unsettled holds that nobody works on: their job ended without a word, or is gone. (The job is asked for in order, as only the
 -- index of the primary key has it: another one leads to it, too, by way of all jobs.)
-SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, coalesce(j.state::text, '') AS job_state
+SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, e.traceparent, coalesce(j.state::text, '') AS job_state
   FROM /*schema*/holds h
   LEFT JOIN LATERAL (SELECT i.state FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j ON true
-  CROSS JOIN LATERAL (SELECT l.correlation_id FROM /*schema*/events l WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
+  CROSS JOIN LATERAL (SELECT l.correlation_id, coalesce(l.traceparent, '')::text AS traceparent FROM /*schema*/events l
+                       WHERE l.lane = h.lane AND l.pos = h.pos OFFSET 0) e
  WHERE h.settled_at IS NULL AND h.dead_at IS NULL AND h.changed_at < clock_timestamp() - interval '5 seconds'
    AND (j.state IS NULL OR j.state IN ('completed', 'discarded', 'cancelled'))
  ORDER BY h.since LIMIT 1000;

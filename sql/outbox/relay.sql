@@ -105,7 +105,7 @@ WITH refused AS (
 )
 INSERT INTO /*schema*/quarantine (seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, error)
 SELECT seq, id, type, key, data, correlation_id, causation_id, traceparent, source, schema_version, occurred_at, not_before, @error FROM refused
-RETURNING seq, id;
+RETURNING seq, id, correlation_id, coalesce(traceparent, '')::text AS traceparent;
 
 -- name: RelayHasQuarantine :one
 SELECT EXISTS (SELECT FROM /*schema*/quarantine);
