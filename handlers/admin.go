@@ -59,6 +59,7 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	g.GET("/operations/:id", a.operation)
 	g.POST("/operations/:id/stop", a.stopOperation)
 	g.GET("/audit", a.audit)
+	g.GET("/stats", a.stats)
 	g.GET("/consumers", a.consumers)
 	g.POST("/consumers/:name/pause", a.pause)
 	g.POST("/consumers/:name/resume", a.resume)

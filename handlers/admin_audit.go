@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -21,7 +20,5 @@ func (a *admin) audit(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, page(items, int(limit),
-		func(e outbox.AuditEntry) outbox.AuditEntry { return e },
-		func(e outbox.AuditEntry) string { return strconv.FormatInt(e.ID, 10) }))
+	return c.JSON(http.StatusOK, AuditPage(items, int(limit)))
 }

@@ -17,7 +17,7 @@ func (a *admin) consumers(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, list[outbox.ConsumerStatus]{Items: all})
+	return c.JSON(http.StatusOK, List[outbox.ConsumerStatus]{Items: all})
 }
 
 // consumerName is the name in the path; what can be nobody's name, the database is not asked for.
@@ -63,7 +63,7 @@ func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outb
 	if err := set(c.Request().Context(), name, by); err != nil {
 		return adminProblem(err)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"name": name, "paused": paused})
+	return c.JSON(http.StatusOK, Paused{name, paused})
 }
 
 func (a *admin) remove(c echo.Context) error {
@@ -108,7 +108,7 @@ func (a *admin) unsubscribe(c echo.Context) error {
 	if err := a.operator.Unsubscribe(c.Request().Context(), name, body.Pattern, by); err != nil {
 		return adminProblem(err)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"name": name, "unsubscribed": body.Pattern})
+	return c.JSON(http.StatusOK, Unsubscribed{name, body.Pattern})
 }
 
 type backfillBody struct {
@@ -164,7 +164,7 @@ func (a *admin) backfills(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, list[outbox.BackfillStatus]{Items: all})
+	return c.JSON(http.StatusOK, List[outbox.BackfillStatus]{Items: all})
 }
 
 func (a *admin) backfillStatus(c echo.Context) error {

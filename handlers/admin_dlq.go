@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -21,9 +20,7 @@ func (a *admin) letters(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, page(items, int(limit),
-		func(l outbox.LetterSummary) outbox.LetterSummary { return l },
-		func(l outbox.LetterSummary) string { return strconv.FormatInt(l.ID, 10) }))
+	return c.JSON(http.StatusOK, LetterPage(items, int(limit)))
 }
 
 // letterGroups are the dead letters of one cause each; where no state is asked for, of those that are dead.
@@ -32,8 +29,8 @@ func (a *admin) letterGroups(c echo.Context) error {
 	limit, cursor := q.number("limit", 50, 1, 100), q.text("cursor")
 	var after *outbox.LetterGroup
 	if cursor != "" {
-		after = &outbox.LetterGroup{}
-		if _, err := fmt.Sscanf(cursor, "%d.%d", &after.Letters, &after.NewestID); err != nil || groupCursor(*after) != cursor {
+		var ok bool
+		if after, ok = ParseGroupCursor(cursor); !ok {
 			q.refuse("cursor", "must be a next_cursor that a page of this list gave")
 		}
 	}
@@ -47,10 +44,8 @@ func (a *admin) letterGroups(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, page(items, int(limit), func(g outbox.LetterGroup) outbox.LetterGroup { return g }, groupCursor))
+	return c.JSON(http.StatusOK, LetterGroupPage(items, int(limit)))
 }
-
-func groupCursor(g outbox.LetterGroup) string { return fmt.Sprintf("%d.%d", g.Letters, g.NewestID) }
 
 // letterQuery reads the filter that the lists of letters have in common.
 func letterQuery(c echo.Context) (*query, outbox.LetterFilter) {
@@ -101,11 +96,7 @@ func (a *admin) replay(c echo.Context) error {
 	if err != nil {
 		return adminProblem(err)
 	}
-	answer := map[string]any{"id": id, "state": "replaying", "job_id": r.JobID}
-	if body.Data != nil {
-		answer["checked"], answer["diff"] = r.Checked, r.Diff
-	}
-	return c.JSON(http.StatusAccepted, answer)
+	return c.JSON(http.StatusAccepted, NewReplaying(id, r, body.Data != nil))
 }
 
 // rehearse takes no body, or data to try in place of the event's own.

@@ -96,9 +96,7 @@ func (a *admin) operations(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, page(items, int(limit),
-		func(o outbox.Operation) outbox.Operation { return o },
-		func(o outbox.Operation) string { return strconv.FormatInt(o.ID, 10) }))
+	return c.JSON(http.StatusOK, OperationPage(items, int(limit)))
 }
 
 func (a *admin) operation(c echo.Context) error {

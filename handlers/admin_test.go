@@ -110,7 +110,7 @@ func (o *office) deadLetter(data string) (letter int64, event uuid.UUID) {
 func TestAdminLetsOnlyOperatorsIn(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t, map[string]string{operatorToken: "anna"})
-	for _, path := range []string{"/admin/dlq", "/admin/dlq/1", "/admin/events/x", "/admin/trace/x", "/admin/consumers", "/admin/dlq/groups", "/admin/audit", "/admin/search", "/admin/operations", "/admin/operations/1", "/admin/nothing"} {
+	for _, path := range []string{"/admin/dlq", "/admin/dlq/1", "/admin/events/x", "/admin/trace/x", "/admin/consumers", "/admin/dlq/groups", "/admin/audit", "/admin/search", "/admin/operations", "/admin/operations/1", "/admin/stats", "/admin/nothing"} {
 		for _, token := range []string{"", "Bearer ", "Bearer wrong", "Basic " + operatorToken, operatorToken} {
 			status, document := o.do("GET", path, token, "")
 			require.Equal(t, 401, status, "%s with %q", path, token)
@@ -150,6 +150,7 @@ func TestAdminRefusesByName(t *testing.T) {
 		{"GET", "/admin/dlq/groups?cursor=7.1x", "", 422, "?cursor"},
 		{"GET", "/admin/audit?cursor=x", "", 422, "?cursor"},
 		{"GET", "/admin/audit?who=anna", "", 422, "?who"},
+		{"GET", "/admin/stats?consumer=billing", "", 422, "?consumer"},
 		{"POST", "/admin/dlq/1/replay", `{"data":{"user_id":"y"}}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/replay", `{"data":{"user_id":"y\u0000"},"reason":"r"}`, 422, "/data/user_id"},
 		{"POST", "/admin/dlq/1/replay", `{"reason":7}`, 422, "/reason"},

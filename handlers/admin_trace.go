@@ -52,6 +52,11 @@ func Lookup(ctx context.Context, db shopdb.DBTX, query string) (outbox.Search, e
 	return s, nil
 }
 
+// Searchable reports whether query is something that a search can look for: 1 to 255 bytes of UTF-8 without NUL.
+func Searchable(query string) bool {
+	return query != "" && len(query) <= 255 && !strings.ContainsRune(query, 0) && utf8.ValidString(query)
+}
+
 type searchBody struct {
 	Query  string `json:"query"`
 	Limit  *int   `json:"limit"`
@@ -67,7 +72,7 @@ func (a *admin) search(c echo.Context) error {
 	body.Query = strings.TrimSpace(body.Query)
 	limit, before := searchLimit, int64(0)
 	switch {
-	case body.Query == "" || len(body.Query) > 255 || strings.ContainsRune(body.Query, 0) || !utf8.ValidString(body.Query):
+	case !Searchable(body.Query):
 		return invalid("/query", "must be an address, a user's id, a correlation id, an event's id or a key, of 1 to 255 bytes of UTF-8 without NUL")
 	case body.Limit != nil && (*body.Limit < 1 || *body.Limit > maxSearchLimit):
 		return invalid("/limit", fmt.Sprintf("must be 1 to %d", maxSearchLimit))
@@ -89,12 +94,7 @@ func (a *admin) search(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	answer := list[outbox.Timeline]{Items: found.Timelines}
-	if found.Next > 0 {
-		next := strconv.FormatInt(found.Next, 10)
-		answer.NextCursor = &next
-	}
-	return c.JSON(http.StatusOK, answer)
+	return c.JSON(http.StatusOK, TimelinePage(found))
 }
 
 func (a *admin) event(c echo.Context) error {

@@ -39,7 +39,7 @@ func (d *DevTools) routes(e *echo.Echo) {
 }
 
 func (d *DevTools) mails(c echo.Context) error {
-	return c.JSON(http.StatusOK, list[mailsink.Message]{Items: d.Mail.Messages()})
+	return c.JSON(http.StatusOK, List[mailsink.Message]{Items: d.Mail.Messages()})
 }
 
 type mailMode struct {
@@ -93,7 +93,7 @@ func (d *DevTools) charges(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	out := list[chargeView]{Items: make([]chargeView, 0, len(charges))}
+	out := List[chargeView]{Items: make([]chargeView, 0, len(charges))}
 	for _, charge := range charges {
 		out.Items = append(out.Items, chargeView{
 			charge.ID, charge.IntentID, charge.OrderID, money(charge.Amount, charge.Currency), charge.CreatedAt.UTC(),

@@ -15,15 +15,15 @@ const (
 	maxLimit     = 100
 )
 
-// list is a page of a list. There is no next one when NextCursor is nil.
-type list[T any] struct {
+// List is a page of a list, as every route that has one answers. There is no next one when NextCursor is nil.
+type List[T any] struct {
 	Items      []T     `json:"items"`
 	NextCursor *string `json:"next_cursor"`
 }
 
 // page makes a list of what a query returned that asked for one row more than limit, and the cursor from the last.
-func page[Row, Item any](rows []Row, limit int, item func(Row) Item, cursor func(last Row) string) list[Item] {
-	l := list[Item]{Items: make([]Item, 0, min(len(rows), limit))}
+func page[Row, Item any](rows []Row, limit int, item func(Row) Item, cursor func(last Row) string) List[Item] {
+	l := List[Item]{Items: make([]Item, 0, min(len(rows), limit))}
 	for _, row := range rows[:min(len(rows), limit)] {
 		l.Items = append(l.Items, item(row))
 	}
