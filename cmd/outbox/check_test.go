@@ -46,7 +46,7 @@ func TestCheckSaysItsExitCode(t *testing.T) {
 	require.Contains(t, out, "0 events in the log")
 	code, out = check(url, "--json", "--incremental")
 	require.Equal(t, 0, code)
-	require.Contains(t, out, `"problems": []`)
+	require.Contains(t, out, `"problems":[]`)
 	require.Equal(t, outbox.CheckReport{Problems: []outbox.CheckProblem{}}, report(out))
 
 	_, err = pool.Exec(t.Context(), `update relay_state set head = 7`)

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -48,67 +46,70 @@ func (f letterFilter) filter() outbox.LetterFilter {
 }
 
 type dlqLs struct {
+	output
 	letterFilter
-	Limit int  `default:"50" help:"How many at most. Default: 50."`
-	JSON  bool `help:"Print the letters as JSON, one a line."`
+	listing
 }
 
 func (c dlqLs) Run(ctx context.Context) error {
-	if c.Limit < 1 {
-		return fmt.Errorf("--limit must be 1 or more, and is %d", c.Limit)
+	before, err := c.before()
+	if err != nil {
+		return err
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
-		letters, err := o.Letters(ctx, c.filter(), 0, c.Limit+1)
+		read, err := o.Letters(ctx, c.filter(), before, c.Limit+1)
 		if err != nil {
 			return err
 		}
-		more := len(letters) > c.Limit
-		letters = letters[:min(len(letters), c.Limit)]
-		if c.JSON {
-			return printLines(os.Stdout, letters)
-		}
+		letters := handlers.LetterPage(read, c.Limit)
 		t := table("ID", "DISCARDED", "CONSUMER", "TYPE", "KEY", "ATTEMPTS", "STATE", "ERROR")
-		for _, l := range letters {
+		for _, l := range letters.Items {
 			t.row(l.ID, l.DiscardedAt.Format(time.DateTime), l.Consumer, l.Type, l.Key, l.Attempts, l.State, firstLine(l.Error))
 		}
-		if err := t.print(os.Stdout); err != nil {
-			return err
-		}
-		if more {
-			fmt.Println("… and more: --limit shows them, and outbox dlq groups counts them")
-		}
-		return nil
+		return c.print(letters, func(p *printer) {
+			p.table(t)
+			p.more(letters.NextCursor)
+		})
 	})
 }
 
 type dlqGroups struct {
+	output
 	letterFilter
-	JSON bool `help:"Print the groups as JSON, one a line."`
+	listing
 }
 
-// groupsMost is how many groups are printed.
-const groupsMost = 100
-
 func (c dlqGroups) Run(ctx context.Context) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	var after *outbox.LetterGroup
+	if c.Cursor != "" {
+		var ok bool
+		if after, ok = handlers.ParseGroupCursor(c.Cursor); !ok {
+			return usage("--cursor must be a next_cursor that a part of this list gave, and is %q", c.Cursor)
+		}
+	}
 	return operate(ctx, func(o *outbox.Operator) error {
-		groups, err := o.LetterGroups(ctx, c.filter(), nil, groupsMost)
+		read, err := o.LetterGroups(ctx, c.filter(), after, c.Limit+1)
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return printLines(os.Stdout, groups)
-		}
+		groups := handlers.LetterGroupPage(read, c.Limit)
 		t := table("LETTERS", "CONSUMER", "TYPES", "SINCE", "NEWEST", "FINGERPRINT", "CAUSE")
-		for _, g := range groups {
+		for _, g := range groups.Items {
 			t.row(g.Letters, g.Consumer, strings.Join(g.Types, ","), g.Oldest.Format(time.DateTime), g.NewestID, g.Fingerprint, g.Error)
 		}
-		return t.print(os.Stdout)
+		return c.print(groups, func(p *printer) {
+			p.table(t)
+			p.more(groups.NextCursor)
+		})
 	})
 }
 
 type dlqShow struct {
-	ID   int64 `arg:"" help:"The letter's number."`
-	JSON bool  `help:"Print the letter as JSON."`
+	output
+	ID int64 `arg:"" help:"The letter's number."`
 }
 
 func (c dlqShow) Run(ctx context.Context) error {
@@ -117,24 +118,26 @@ func (c dlqShow) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return printLines(os.Stdout, []*outbox.Letter{l})
-		}
-		fmt.Printf("dead letter %d of %s: %s, after %d attempts and %d replays\n", l.ID, l.Consumer, l.State, l.Attempts, l.Replays)
-		fmt.Printf("event %s  %s  key %s  correlation id %s\n", l.EventID, l.Type, printable(l.Key), l.CorrelationID)
-		fmt.Printf("data: %s\n", l.Data)
-		if l.Edit != nil {
-			fmt.Printf("edited by %s at %s: %s\n  %s\n", printable(l.Edit.Actor), l.Edit.At.Format(time.DateTime), printable(l.Edit.Reason), printable(string(l.Edit.Diff)))
-		}
-		for _, e := range l.Errors {
-			fmt.Printf("%s  attempt %d:\n", e.At.UTC().Format(time.DateTime), e.Attempt)
-			for line := range strings.Lines(e.Error) {
-				fmt.Printf("  %s\n", printable(strings.TrimRight(line, "\n")))
-			}
-		}
-		fmt.Printf("waiting behind it: %d\n", l.WaitingCount)
-		return nil
+		return c.print(l, func(p *printer) { printLetter(p, l) })
 	})
+}
+
+func printLetter(p *printer, l *outbox.Letter) {
+	p.line("dead letter %d of %s: %s, after %d attempts and %d replays", l.ID, l.Consumer, l.State, l.Attempts, l.Replays)
+	p.line("event %s  %s  key %s  correlation id %s", l.EventID, l.Type, l.Key, l.CorrelationID)
+	p.line("data: %s", l.Data)
+	if l.Edit != nil {
+		p.line("edited by %s at %s: %s", l.Edit.Actor, l.Edit.At.Format(time.DateTime), l.Edit.Reason)
+		p.line("  %s", l.Edit.Diff)
+	}
+	for _, e := range l.Errors {
+		p.line("%s  attempt %d:", e.At.UTC().Format(time.DateTime), e.Attempt)
+		p.lines("  ", e.Error)
+	}
+	p.line("waiting behind it: %d", l.WaitingCount)
+	for _, w := range l.Waiting {
+		p.line("  event %s  %s  since %s", w.EventID, w.Type, w.Since.Format(time.DateTime))
+	}
 }
 
 func readData(file string) (json.RawMessage, error) {
@@ -146,52 +149,42 @@ func readData(file string) (json.RawMessage, error) {
 
 type dlqDismiss struct {
 	by
+	output
 	ID int64 `arg:"" help:"The letter's number."`
 }
 
 func (c dlqDismiss) Run(ctx context.Context) error {
 	return operate(ctx, func(o *outbox.Operator) error {
 		d, err := o.Dismiss(ctx, c.ID, c.action(false))
-		if err == nil {
-			fmt.Printf("dead letter %d is dismissed; %d events that waited behind it go on\n", c.ID, d.ReleasedCount)
+		if err != nil {
+			return err
 		}
-		return err
+		return c.print(d, func(p *printer) {
+			p.line("dead letter %d is dismissed; %d events that waited behind it go on", c.ID, d.ReleasedCount)
+		})
 	})
 }
 
 type dlqRedact struct {
 	by
+	output
 	ID      int64    `arg:"" help:"The letter's number."`
 	Pointer []string `sep:"none" help:"A place in the data, as a JSON pointer like /email; may be given several times. Only of a letter that is settled."`
 	Errors  bool     `help:"What every attempt's error says."`
 	Reasons bool     `help:"The reasons that were given until now for what was done to the letter."`
-	JSON    bool     `help:"Print how much was redacted as JSON."`
 }
 
 func (c dlqRedact) Run(ctx context.Context) error {
 	if len(c.Pointer) == 0 && !c.Errors && !c.Reasons {
-		return exitError{errors.New("redact: give --pointer, --errors or --reasons"), 2}
+		return usage("redact: give --pointer, --errors or --reasons")
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
 		r, err := o.Redact(ctx, c.ID, outbox.Redaction{Pointers: c.Pointer, Errors: c.Errors, Reasons: c.Reasons}, c.action(false))
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case c.JSON:
-			return printLines(os.Stdout, []*outbox.Redacted{r})
 		}
-		fmt.Printf("dead letter %d: redacted %d values, %d errors and %d reasons, each copy counted\n", c.ID, r.Values, r.Errors, r.Reasons)
-		return nil
+		return c.print(r, func(p *printer) {
+			p.line("dead letter %d: redacted %d values, %d errors and %d reasons, each copy counted", c.ID, r.Values, r.Errors, r.Reasons)
+		})
 	})
-}
-
-// printLines prints each as a line of JSON.
-func printLines[T any](w io.Writer, all []T) error {
-	out := json.NewEncoder(w)
-	for _, v := range all {
-		if err := out.Encode(v); err != nil {
-			return err
-		}
-	}
-	return nil
 }

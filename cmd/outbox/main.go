@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,10 +18,14 @@ type commands struct {
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up or down, or show where it is."`
 	Check       checkCommand       `cmd:"" help:"Prove that every event is in exactly one place for each consumer; exit 1 and the list where not, 2 where that could not be found out."`
 	Trace       traceCommand       `cmd:"" help:"The timeline of one correlation id: every event, what became of it at each consumer, and what has not happened yet."`
+	Search      searchCommand      `cmd:"" help:"Timelines by a user's address or id, a correlation id, an event's id or a key; exit 1 where nothing is found."`
+	Events      eventsCommand      `cmd:"" help:"One event and what became of it at each consumer."`
 	DLQ         dlqCommand         `cmd:"" name:"dlq" help:"Look at the dead letters; group, rehearse, replay, redact and dismiss them."`
 	Operations  operationsCommand  `cmd:"" help:"Look at replays of many letters, and stop them."`
 	Audit       auditCommand       `cmd:"" help:"What operators did, to what and why."`
 	Consumers   consumersCommand   `cmd:"" help:"Look at the consumers; pause, backfill, remove them."`
+	Backfills   backfillsCommand   `cmd:"" help:"Look at backfills, and stop them."`
+	Stats       statsCommand       `cmd:"" help:"How the whole is doing: the relay, the outbox, each consumer and the jobs."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask the running service whether it is ready, for container probes."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`
@@ -41,21 +44,21 @@ func run(args []string) int {
 	var cli commands
 	parser, err := newParser(ctx, &cli)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "outbox:", err)
-		return 2
+		complain(os.Stderr, err)
+		return exitUsage
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		parser.Errorf("%s", err)
-		return 2
+		parser.Errorf("%s", printable(err.Error()))
+		return exitUsage
 	}
 	if err := command.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "outbox:", err)
+		complain(os.Stderr, err)
 		var exit exitError
 		if errors.As(err, &exit) {
 			return exit.code
 		}
-		return 1
+		return exitFailed
 	}
 	return 0
 }

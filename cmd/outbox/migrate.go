@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"os"
 
 	"github.com/pgoutbox/pgoutbox/migrations"
 )
 
-// migrateCommand is outbox migrate. Several may run at once: one works, the others wait for it.
+// migrateCommand is outbox migrate. Several may run at once: one works, the others wait for it. Each of them answers with where the schema is.
 type migrateCommand struct {
 	Up     migrateUp     `cmd:"" help:"Bring River's, the outbox's and the shop's schema to the newest version."`
 	Down   migrateDown   `cmd:"" help:"Take one step back, the shop's and the outbox's. This loses what the step held."`
@@ -15,12 +14,12 @@ type migrateCommand struct {
 }
 
 type (
-	migrateUp     struct{}
-	migrateDown   struct{}
-	migrateStatus struct{}
+	migrateUp     struct{ output }
+	migrateDown   struct{ output }
+	migrateStatus struct{ output }
 )
 
-func (migrateUp) Run(ctx context.Context) error {
+func (c migrateUp) Run(ctx context.Context) error {
 	url, err := sessionURL()
 	if err != nil {
 		return err
@@ -28,10 +27,10 @@ func (migrateUp) Run(ctx context.Context) error {
 	if err := migrations.Up(ctx, url, migrations.Options{Shop: true, Logger: newLogger()}); err != nil {
 		return err
 	}
-	return migrateStatus{}.Run(ctx)
+	return migrateStatus(c).Run(ctx)
 }
 
-func (migrateDown) Run(ctx context.Context) error {
+func (c migrateDown) Run(ctx context.Context) error {
 	url, err := sessionURL()
 	if err != nil {
 		return err
@@ -39,10 +38,10 @@ func (migrateDown) Run(ctx context.Context) error {
 	if err := migrations.Down(ctx, url, migrations.Options{Shop: true, Logger: newLogger()}); err != nil {
 		return err
 	}
-	return migrateStatus{}.Run(ctx)
+	return migrateStatus(c).Run(ctx)
 }
 
-func (migrateStatus) Run(ctx context.Context) error {
+func (c migrateStatus) Run(ctx context.Context) error {
 	url, err := sessionURL()
 	if err != nil {
 		return err
@@ -59,5 +58,5 @@ func (migrateStatus) Run(ctx context.Context) error {
 		}
 		t.row(r.Set, r.Version, r.Name, applied)
 	}
-	return t.print(os.Stdout)
+	return c.print(whole(rows), func(p *printer) { p.table(t) })
 }

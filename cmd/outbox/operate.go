@@ -38,7 +38,7 @@ func operateOn(ctx context.Context, fn func(*pgxpool.Pool, *outbox.Operator) err
 	registerFaults(reg, pool)
 	err = fn(pool, outbox.NewOperator(pool, jobs, "", nil).WithConsumers(reg))
 	if errors.Is(err, outbox.ErrReasonRequired) {
-		return errors.New("--reason is required: it is kept in the audit")
+		return usage("--reason is required: it is kept in the audit")
 	}
 	return err
 }

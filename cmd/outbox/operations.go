@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"time"
 
+	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -17,115 +16,120 @@ type operationsCommand struct {
 }
 
 type operationsLs struct {
-	Limit int  `default:"20" help:"How many at most. Default: 20."`
-	JSON  bool `help:"Print the operations as JSON, one a line."`
+	output
+	listing
 }
 
 func (c operationsLs) Run(ctx context.Context) error {
-	if c.Limit < 1 {
-		return fmt.Errorf("--limit must be 1 or more, and is %d", c.Limit)
+	before, err := c.before()
+	if err != nil {
+		return err
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
-		all, err := o.Operations(ctx, 0, c.Limit)
+		read, err := o.Operations(ctx, before, c.Limit+1)
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return printLines(os.Stdout, all)
-		}
+		all := handlers.OperationPage(read, c.Limit)
 		t := table("ID", "BEGUN", "KIND", "STATE", "LETTERS", "SUCCEEDED", "FAILED", "SKIPPED", "IN FLIGHT", "BY", "REASON")
-		for _, op := range all {
+		for _, op := range all.Items {
 			t.row(op.ID, op.CreatedAt.Format(time.DateTime), op.Kind, op.State, op.Total, op.Succeeded, op.FailedAgain, op.Skipped, op.InFlight,
 				op.Actor, firstLine(op.Reason))
 		}
-		return t.print(os.Stdout)
+		return c.print(all, func(p *printer) {
+			p.table(t)
+			p.more(all.NextCursor)
+		})
 	})
 }
 
 type operationsShow struct {
+	output
 	ID     int64 `arg:"" help:"The operation's number."`
 	Follow bool  `help:"Wait for its end."`
-	JSON   bool  `help:"Print the operation as JSON."`
 }
 
 func (c operationsShow) Run(ctx context.Context) error {
 	return operate(ctx, func(o *outbox.Operator) error {
 		op, err := o.Operation(ctx, c.ID)
 		if err == nil && c.Follow {
-			op, err = follow(ctx, o, c.ID)
+			op, err = c.followOperation(ctx, o, c.ID)
 		}
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case c.JSON:
-			return printLines(os.Stdout, []*outbox.OperationDetail{op})
 		}
-		return printOperation(op)
+		return c.print(op, func(p *printer) { printOperation(p, op) })
 	})
 }
 
 type operationsStop struct {
 	by
+	output
 	ID int64 `arg:"" help:"The operation's number."`
 }
 
 func (c operationsStop) Run(ctx context.Context) error {
 	return operate(ctx, func(o *outbox.Operator) error {
 		op, err := o.StopOperation(ctx, c.ID, c.action(false))
-		if err == nil {
-			fmt.Printf("operation %d is stopped: %d of %d letters were replayed\n", op.ID, op.Replayed, op.Total)
+		if err != nil {
+			return err
 		}
-		return err
+		return c.print(op, func(p *printer) {
+			p.line("operation %d is stopped: %d of %d letters were replayed", op.ID, op.Replayed, op.Total)
+		})
 	})
 }
 
-func printOperation(op *outbox.OperationDetail) error {
-	fmt.Printf("operation %d, %s by %s: %s\n", op.ID, op.Kind, printable(op.Actor), op.State)
+func printOperation(p *printer, op *outbox.OperationDetail) {
+	p.line("operation %d, %s by %s: %s", op.ID, op.Kind, op.Actor, op.State)
 	if op.Stopped != "" {
-		fmt.Printf("stopped: %s\n", printable(op.Stopped))
+		p.line("stopped: %s", op.Stopped)
 	}
-	fmt.Printf("reason: %s\n", printable(op.Reason))
-	fmt.Printf("%d letters: %d succeeded, %d failed again, %d skipped, %d in flight, %d not sent\n",
+	p.line("reason: %s", op.Reason)
+	p.line("%d letters: %d succeeded, %d failed again, %d skipped, %d in flight, %d not sent",
 		op.Total, op.Succeeded, op.FailedAgain, op.Skipped, op.InFlight, op.Total-op.Replayed-op.Skipped)
 	t := table("LETTERS", "CONSUMER", "STATE", "FINGERPRINT", "CAUSE")
 	for _, g := range op.Groups {
 		t.row(g.Letters, g.Consumer, g.State, g.Fingerprint, g.Error)
 	}
-	if err := t.print(os.Stdout); err != nil || len(op.Trouble) == 0 {
-		return err
+	p.table(t)
+	if len(op.Trouble) == 0 {
+		return
 	}
 	t = table("LETTER", "OUTCOME", "WHY")
 	for _, l := range op.Trouble {
 		t.row(l.ID, l.State, firstLine(l.Error))
 	}
-	return t.print(os.Stdout)
+	p.table(t)
 }
 
 // auditCommand is outbox audit.
 type auditCommand struct {
+	output
 	Who    string `name:"by" help:"Only what somebody did."`
 	Action string `help:"Only what was done so: replay, rehearse, dismiss, replay all, stop, pause and so on."`
 	Target string `help:"Only what was done to this, like \"dead letter 7\" or \"operation 2\"."`
-	Limit  int    `default:"50" help:"How many at most. Default: 50."`
-	JSON   bool   `help:"Print the entries as JSON, one a line."`
+	listing
 }
 
 func (c auditCommand) Run(ctx context.Context) error {
-	if c.Limit < 1 {
-		return fmt.Errorf("--limit must be 1 or more, and is %d", c.Limit)
+	before, err := c.before()
+	if err != nil {
+		return err
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
-		all, err := o.Audit(ctx, outbox.AuditFilter{Actor: c.Who, Action: c.Action, Target: c.Target}, 0, c.Limit)
+		read, err := o.Audit(ctx, outbox.AuditFilter{Actor: c.Who, Action: c.Action, Target: c.Target}, before, c.Limit+1)
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return printLines(os.Stdout, all)
-		}
+		all := handlers.AuditPage(read, c.Limit)
 		t := table("AT", "BY", "ACTION", "TARGET", "REASON")
-		for _, e := range all {
+		for _, e := range all.Items {
 			t.row(e.At.Format(time.DateTime), e.Actor, e.Action, e.Target, firstLine(e.Reason))
 		}
-		return t.print(os.Stdout)
+		return c.print(all, func(p *printer) {
+			p.table(t)
+			p.more(all.NextCursor)
+		})
 	})
 }

@@ -11,11 +11,13 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 type dlqReplay struct {
 	by
+	output
 	ID    int64  `arg:"" optional:"" help:"The letter's number. Without one, the filter chooses the letters."`
 	Data  string `type:"existingfile" help:"A file with JSON that the consumer gets in place of the event's data, from now on. Takes a reason, and a letter's number."`
 	Force bool   `help:"Also where later events of the key were applied already. Takes a reason."`
@@ -26,7 +28,6 @@ type dlqReplay struct {
 	NoCanary bool `help:"Do not wait for the first letter of each group before the others follow."`
 	Yes      bool `help:"Do not ask."`
 	Detach   bool `help:"Do not wait for the end: outbox operations show tells how far it is."`
-	JSON     bool `help:"Print the operation as JSON, when it is at its end."`
 }
 
 // bulkFilter chooses dead letters.
@@ -48,15 +49,20 @@ func (f bulkFilter) filter() outbox.LetterFilter {
 	}
 }
 
+// groupsMost is how many groups are shown to whoever is asked.
+const groupsMost = 100
+
 func (c dlqReplay) Run(ctx context.Context) error {
 	given := c.bulkFilter != bulkFilter{}
 	switch {
 	case c.ID == 0 && !given && !c.All:
-		return exitError{errors.New("replay: give a letter's number, a filter, or --all"), 2}
+		return usage("replay: give a letter's number, a filter, or --all")
 	case c.ID != 0 && (given || c.All):
-		return exitError{errors.New("replay: give a letter's number or a filter, and not both"), 2}
+		return usage("replay: give a letter's number or a filter, and not both")
 	case c.ID == 0 && c.Data != "":
-		return exitError{errors.New("replay: --data is for one letter: give its number"), 2}
+		return usage("replay: --data is for one letter: give its number")
+	case c.ID == 0 && (c.Rate < 1 || c.Rate > outbox.MaxReplayRate):
+		return usage("--rate must be 1 to %d letters a second, and is %d", outbox.MaxReplayRate, c.Rate)
 	case c.ID == 0:
 		return c.many(ctx)
 	}
@@ -69,12 +75,13 @@ func (c dlqReplay) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("dead letter %d is being replayed by job %d\n", c.ID, r.JobID)
-		printDiff(os.Stdout, r.Diff)
-		if data != nil && !r.Checked {
-			fmt.Println("whether the consumer's code takes the data was not checked")
-		}
-		return nil
+		return c.print(handlers.NewReplaying(c.ID, r, data != nil), func(p *printer) {
+			p.line("dead letter %d is being replayed by job %d", c.ID, r.JobID)
+			printDiff(p, r.Diff)
+			if data != nil && !r.Checked {
+				p.line("whether the consumer's code takes the data was not checked")
+			}
+		})
 	})
 }
 
@@ -97,17 +104,15 @@ func (c dlqReplay) many(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "operation %d: %d letters, at most %d a second\n", op.ID, op.Total, op.Rate)
+		if !c.JSON {
+			fmt.Fprintf(os.Stderr, "operation %d: %d letters, at most %d a second\n", op.ID, op.Total, op.Rate)
+		}
 		if !c.Detach {
-			if op, err = follow(ctx, o, op.ID); err != nil {
+			if op, err = c.followOperation(ctx, o, op.ID); err != nil {
 				return err
 			}
 		}
-		if c.JSON {
-			err = printLines(os.Stdout, []*outbox.OperationDetail{op})
-		} else {
-			err = printOperation(op)
-		}
+		err = c.print(op, func(p *printer) { printOperation(p, op) })
 		if err == nil && !c.Detach && op.Succeeded != op.Total {
 			err = fmt.Errorf("replay: %d of %d letters did not succeed", op.Total-op.Succeeded, op.Total)
 		}
@@ -121,7 +126,7 @@ func (c dlqReplay) ask(groups []outbox.LetterGroup) error {
 		return errors.New("replay: no dead letter is as the filter says")
 	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return exitError{errors.New("replay: this is no terminal, on which one could be asked: give --yes"), 2}
+		return usage("replay: this is no terminal, on which one could be asked: give --yes")
 	}
 	t := table("LETTERS", "CONSUMER", "TYPES", "CAUSE")
 	var letters int64
@@ -129,8 +134,9 @@ func (c dlqReplay) ask(groups []outbox.LetterGroup) error {
 		letters += g.Letters
 		t.row(g.Letters, g.Consumer, strings.Join(g.Types, ","), g.Error)
 	}
-	if err := t.print(os.Stderr); err != nil {
-		return err
+	p := &printer{w: os.Stderr}
+	if p.table(t); p.err != nil {
+		return p.err
 	}
 	fmt.Fprintf(os.Stderr, "Replay %d letters (yes or no)? ", letters)
 	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')

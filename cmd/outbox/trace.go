@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -18,7 +16,7 @@ import (
 // traceCommand is outbox trace. It reads the database, and needs no running service.
 type traceCommand struct {
 	ID   string `arg:"" help:"The correlation id, or what else is known: a user's address or id, an event's id, a key."`
-	JSON bool   `help:"Print the timelines as JSON, one a line."`
+	JSON bool   `name:"json" help:"Print the timeline as JSON: the document that GET /admin/trace/{correlation_id} answers; where there are several, one a line."`
 }
 
 // traceMost is how many timelines a look by anything but a correlation id prints.
@@ -30,7 +28,7 @@ func (c traceCommand) Run(ctx context.Context) error {
 		t, err := o.Trace(ctx, c.ID)
 		switch {
 		case err == nil:
-			return c.print(os.Stdout, *t)
+			return c.print(*t)
 		case !errors.Is(err, outbox.ErrNotFound):
 			return err
 		}
@@ -48,7 +46,7 @@ func (c traceCommand) Run(ctx context.Context) error {
 				if printed++; printed > 1 && !c.JSON {
 					fmt.Println()
 				}
-				if err := c.print(os.Stdout, t); err != nil {
+				if err := c.print(t); err != nil {
 					return err
 				}
 			}
@@ -61,60 +59,50 @@ func (c traceCommand) Run(ctx context.Context) error {
 	})
 }
 
-func (c traceCommand) print(w io.Writer, t outbox.Timeline) error {
-	if c.JSON {
-		return printLines(w, []outbox.Timeline{t})
-	}
-	_, err := io.WriteString(w, timeline(t))
-	return err
+func (c traceCommand) print(t outbox.Timeline) error {
+	return output{c.JSON}.print(t, func(p *printer) { printTimeline(p, t) })
 }
 
-// timeline is a timeline for people: every event under its cause, and under each what became of it at each consumer.
-func timeline(t outbox.Timeline) string {
-	var b strings.Builder
+// printTimeline prints a timeline for people: every event under its cause, and under each what became of it at each consumer.
+func printTimeline(p *printer, t outbox.Timeline) {
 	since := func(at time.Time) string { return fmt.Sprintf("%+10.3f s", at.Sub(t.From).Seconds()) }
-	request := t.Request.Source
-	if request == "" {
-		request = "a producer without a name"
-	}
-	fmt.Fprintf(&b, "%s  began with %s at %s\n", t.CorrelationID, printable(request), t.From.Format("2006-01-02 15:04:05.000 UTC"))
+	p.line("%s  began with %s at %s", t.CorrelationID, named(t.Request.Source), t.From.Format("2006-01-02 15:04:05.000 UTC"))
 	for _, e := range t.Events {
 		indent := strings.Repeat("  ", e.Depth)
-		fmt.Fprintf(&b, "%s  %s%s  %s  key %s", since(e.OccurredAt), indent, e.Type, e.ID, printable(e.Key))
+		line := fmt.Sprintf("%s  %s%s  %s  key %s", since(e.OccurredAt), indent, e.Type, e.ID, e.Key)
 		if e.Source != "" && e.Depth > 0 {
-			fmt.Fprintf(&b, "  from %s", printable(e.Source))
+			line += "  from " + e.Source
 		}
 		if e.State != "relayed" {
-			fmt.Fprintf(&b, "  (%s)", e.State)
+			line += fmt.Sprintf("  (%s)", e.State)
 		}
-		b.WriteByte('\n')
+		p.line("%s", line)
 		for _, d := range e.Deliveries {
 			for _, a := range d.Attempts {
-				fmt.Fprintf(&b, "%s  %s    %s: %s\n", since(a.At), indent, d.Consumer, attempt(a))
+				p.line("%s  %s    %s: %s", since(a.At), indent, d.Consumer, attempt(a))
 			}
 			at := strings.Repeat(" ", len(since(t.From)))
 			if d.ProcessedAt != nil {
 				at = since(*d.ProcessedAt)
 			}
-			fmt.Fprintf(&b, "%s  %s    %s: %s\n", at, indent, d.Consumer, printable(d.Explanation))
+			p.line("%s  %s    %s: %s", at, indent, d.Consumer, d.Explanation)
 		}
 	}
 	if t.More {
-		fmt.Fprintf(&b, "… and more: only the first %d events are shown\n", len(t.Events))
+		p.line("… and more: only the first %d events are shown", len(t.Events))
 	}
 	if len(t.Open) == 0 {
-		b.WriteString("everything is done\n")
-		return b.String()
+		p.line("everything is done")
+		return
 	}
-	fmt.Fprintf(&b, "%d not done:\n", len(t.Open))
+	p.line("%d not done:", len(t.Open))
 	for _, o := range t.Open {
 		who := o.Consumer
 		if who == "" {
 			who = "the event"
 		}
-		fmt.Fprintf(&b, "  %s of %s is %s: %s\n", who, o.Type, strings.ReplaceAll(o.State, "_", " "), printable(o.Explanation))
+		p.line("  %s of %s is %s: %s", who, o.Type, strings.ReplaceAll(o.State, "_", " "), o.Explanation)
 	}
-	return b.String()
 }
 
 // attempt is a line of the delivery log for people.
@@ -127,7 +115,7 @@ func attempt(a outbox.AttemptRecord) string {
 		said += " behind event " + a.Behind.String()
 	}
 	if line := firstLine(a.Error); line != "" {
-		said += ": " + printable(line)
+		said += ": " + line
 	}
 	return said
 }

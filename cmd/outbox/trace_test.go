@@ -17,10 +17,16 @@ import (
 // command runs the real binary on a database and returns its exit code and what it printed.
 func command(t *testing.T, url string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	return commandIn(t, []string{"DATABASE_URL=" + url}, args...)
+}
+
+// commandIn is command in an environment.
+func commandIn(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
 	path, err := binary()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), path, args...)
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+url)
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
