@@ -170,7 +170,7 @@ func TestDLQRedacts(t *testing.T) {
 	}{
 		{[]string{"1", "--reason=asked"}, 2, "give --pointer, --errors or --reasons"},
 		{[]string{"--errors", "--reason=asked"}, 2, "expected \"<id>\""},
-		{[]string{"1", "--errors"}, 1, "--reason is required"},
+		{[]string{"1", "--errors"}, 2, "--reason is required"},
 		{[]string{"1", "--pointer=n", "--reason=asked"}, 1, "pointers/0 must be a JSON pointer"},
 		{[]string{"1", "--pointer=/n", "--pointer=/a,b", "--reason=asked"}, 1, "pointers/1 leads nowhere"},
 		{[]string{"1", "--pointer=/n", "--reason=asked"}, 1, "is dead, and its data is still needed"},

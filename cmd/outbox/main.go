@@ -26,6 +26,7 @@ type commands struct {
 	Consumers   consumersCommand   `cmd:"" help:"Look at the consumers; pause, backfill, remove them."`
 	Backfills   backfillsCommand   `cmd:"" help:"Look at backfills, and stop them."`
 	Stats       statsCommand       `cmd:"" help:"How the whole is doing: the relay, the outbox, each consumer and the jobs."`
+	Load        loadCommand        `cmd:"" help:"Load a running service with customers, and print how fast it is: what it writes, and from commit to effect."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask the running service whether it is ready, for container probes."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`
