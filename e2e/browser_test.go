@@ -15,6 +15,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
@@ -36,7 +37,7 @@ type browser struct {
 	shots string
 
 	mu       sync.Mutex
-	problems []string // what the browser complained of: errors, and what the pages' policy forbade
+	problems []string // what the browser complained of: errors, what the pages' policy forbade, and that it was to ask other servers
 }
 
 func startBrowser(t *testing.T, base string) *browser {
@@ -58,6 +59,10 @@ func startBrowser(t *testing.T, base string) *browser {
 		switch e := event.(type) {
 		case *runtime.EventExceptionThrown:
 			b.complain(fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.Exception))
+		case *network.EventRequestWillBeSent:
+			if url := e.Request.URL; strings.HasPrefix(url, "http") && !strings.HasPrefix(url, base+"/") {
+				b.complain("it asks elsewhere: " + url)
+			}
 		case *cdplog.EventEntryAdded:
 			// A page that is refused on purpose is logged as a failed resource.
 			if e.Entry.Level == cdplog.EntryLevelError && e.Entry.Source != cdplog.EntrySourceNetwork {

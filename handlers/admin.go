@@ -23,6 +23,8 @@ type AdminConfig struct {
 	Tokens map[string]string
 	// Metrics answers GET /metrics, without a token, as the probes do. Nil: there is no such route.
 	Metrics http.Handler
+	// River is River's UI, which expects to be below /admin/river. Nil: it is not there, nor without tokens.
+	River http.Handler
 }
 
 // NewAdmin returns the operators' listener: probes, metrics and, where there are tokens, /admin with its pages, to which / leads.
@@ -31,15 +33,19 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	if cfg.Metrics != nil {
 		e.GET("/metrics", echo.WrapHandler(cfg.Metrics))
 	}
-	a := &admin{operator: cfg.Operator, pool: cfg.Pool}
+	a := &admin{operator: cfg.Operator, pool: cfg.Pool, river: cfg.River}
 	if len(cfg.Tokens) == 0 {
 		return e
 	}
 	a.pages = pages.New(pages.Config{
 		Operator: cfg.Operator, Tokens: cfg.Tokens, Explain: explainToPage, Admission: cfg.Admission,
-		Find: func(ctx context.Context, query string) (outbox.Search, error) { return Lookup(ctx, cfg.Pool, query) },
+		Find:  func(ctx context.Context, query string) (outbox.Search, error) { return Lookup(ctx, cfg.Pool, query) },
+		River: a.river != nil,
 	})
 	a.pages.Routes(e)
+	if a.river != nil {
+		a.riverRoutes(e)
+	}
 	e.GET("/", func(c echo.Context) error { return c.Redirect(http.StatusSeeOther, pages.Root) })
 	// Not the group's own middleware: with that, echo answers 404 to a wrong method.
 	e.Use(a.authenticate)
@@ -76,17 +82,21 @@ type admin struct {
 	operator *outbox.Operator
 	pool     *pgxpool.Pool
 	pages    *pages.Pages
+	river    http.Handler
 }
 
 const actorKey = "actor"
 
-// authenticate decides for all below /admin who may come in: the pages take the cookie of their login, and everything else one of the
+// authenticate decides for all below /admin who may come in: the pages and River's UI take the cookie of the login, and everything else one of the
 // operators' tokens as a bearer, never the cookie, which a browser sends by itself. So nobody else is told what is there.
 func (a *admin) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
-	page := a.pages.Guard(next)
+	page, river := a.pages.Guard(next), a.pages.GuardRiver(next)
 	return func(c echo.Context) error {
 		if pages.Serves(c) {
 			return page(c)
+		}
+		if a.river != nil && pages.ServesRiver(c) {
+			return riverProblem(river(c))
 		}
 		// By the route as well as by the path: whatever the router makes of a path, no route below /admin is open.
 		if !strings.HasPrefix(c.Request().URL.Path, "/admin") && !strings.HasPrefix(c.Path(), "/admin") {

@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgoutbox/pgoutbox/internal/outboxdb"
 )
 
@@ -41,4 +43,67 @@ func (o *Operator) Audit(ctx context.Context, f AuditFilter, before int64, limit
 		entries[i] = AuditEntry{r.ID, r.At.UTC(), r.Actor, r.Action, r.Target, r.Reason, r.Detail}
 	}
 	return entries, nil
+}
+
+// auditJob is a job as the audit keeps it. Of one that is not there, there is only the number.
+type auditJob struct {
+	ID            int64  `json:"id"`
+	Kind          string `json:"kind,omitempty"`
+	Queue         string `json:"queue,omitempty"`
+	State         string `json:"state,omitempty"`
+	Consumer      string `json:"consumer,omitempty"`
+	EventID       string `json:"event_id,omitempty"`
+	CorrelationID string `json:"correlation_id,omitempty"`
+}
+
+// RecordJobs leaves an entry in the audit for what somebody is about to do with jobs of River, by River's own tools, and returns its number:
+// call it before, and do nothing when it fails. River forgets its jobs, so the entry has their kinds, queues and states, and the
+// events of those that are the engine's.
+func (o *Operator) RecordJobs(ctx context.Context, action string, jobs []int64, by Action) (entry int64, err error) {
+	target := fmt.Sprintf("%d jobs", len(jobs))
+	if len(jobs) == 1 {
+		target = fmt.Sprintf("job %d", jobs[0])
+	}
+	err = o.inTx(ctx, func(_ pgx.Tx, db outboxdb.DBTX) error {
+		rows, err := o.q.AuditJobs(ctx, db, jobs)
+		if err != nil {
+			return err
+		}
+		known := make(map[int64]auditJob, len(rows))
+		for _, r := range rows {
+			known[r.ID] = auditJob(r)
+		}
+		all := make([]auditJob, len(jobs))
+		for i, id := range jobs {
+			all[i] = known[id]
+			all[i].ID = id
+		}
+		entry, err = o.audit(ctx, db, target, action, by, map[string]any{"jobs": all})
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("outbox: record jobs: %w", err)
+	}
+	return entry, nil
+}
+
+// RecordQueue is RecordJobs for a queue.
+func (o *Operator) RecordQueue(ctx context.Context, action, queue string, by Action) (entry int64, err error) {
+	entry, err = o.audit(ctx, o.schema.on(o.pool), "queue "+queue, action, by, map[string]any{})
+	if err != nil {
+		return 0, fmt.Errorf("outbox: record a queue: %w", err)
+	}
+	return entry, nil
+}
+
+// RecordOutcome adds to an entry of RecordJobs or RecordQueue what came of it.
+func (o *Operator) RecordOutcome(ctx context.Context, entry int64, outcome string) error {
+	detail, err := json.Marshal(map[string]string{"outcome": outcome})
+	if err != nil {
+		return fmt.Errorf("encode audit detail: %w", err)
+	}
+	if err := o.q.AuditAdd(ctx, o.schema.on(o.pool), outboxdb.AuditAddParams{ID: entry, Detail: detail}); err != nil {
+		return fmt.Errorf("outbox: record an outcome: %w", err)
+	}
+	return nil
 }

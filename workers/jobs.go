@@ -57,11 +57,21 @@ type jobs struct {
 
 // NewJobs returns the inserting side alone, for a process that runs no workers and replays dead letters.
 func NewJobs(pool *pgxpool.Pool, schema outbox.Schema) (outbox.Jobs, error) {
+	client, err := NewClient(pool, schema)
+	if err != nil {
+		return nil, err
+	}
+	return jobs{client, newClock()}, nil
+}
+
+// NewClient returns a River client that works no job, over the tables that pool finds in schema (empty: by the search_path). It is for tools that
+// are made for River. It needs no Start, and no LISTEN: pool may lead through a transaction pooler. It is safe for concurrent use.
+func NewClient(pool *pgxpool.Pool, schema outbox.Schema) (*river.Client[pgx.Tx], error) {
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: string(schema)})
 	if err != nil {
 		return nil, fmt.Errorf("workers: river client: %w", err)
 	}
-	return jobs{client, newClock()}, nil
+	return client, nil
 }
 
 func drainJob(l outbox.Lane) (DrainArgs, *river.InsertOpts) {

@@ -127,8 +127,12 @@ func (s *service) start(ctx context.Context) (err error) {
 		}
 	}
 	common.Observe = s.metrics.Requests("admin")
+	river, err := newRiverUI(s.pool, s.log)
+	if err != nil {
+		return err
+	}
 	admin := handlers.NewAdmin(handlers.AdminConfig{
-		Config: common, Operator: operator.WithConsumers(s.reg), Tokens: tokens, Metrics: s.metrics.Handler(),
+		Config: common, Operator: operator.WithConsumers(s.reg), Tokens: tokens, Metrics: s.metrics.Handler(), River: river,
 	})
 	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
 		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)

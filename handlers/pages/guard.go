@@ -13,23 +13,42 @@ import (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
+// riverPolicy is the policy for River's UI, of which the style sheet of the messages that it shows is made by its scripts.
+var riverPolicy = strings.Replace(policy, "style-src 'self'", "style-src 'self' 'unsafe-inline'", 1)
+
+// What GuardRiver refuses.
+var (
+	ErrOtherSite = errors.New("pages: the request came from another site")
+	ErrSignedOut = errors.New("pages: there is no session")
+)
+
 // maxForm is above what the data of an event can have in a form's encoding.
 const maxForm = 4 << 20
 
 const actorKey = "page-actor"
 
 // Serves reports whether the request is one for the pages, by its route or, where there is none, by its path.
-func Serves(c echo.Context) bool {
+func Serves(c echo.Context) bool { return below(c, Root) }
+
+// ServesRiver is Serves for River's UI.
+func ServesRiver(c echo.Context) bool { return below(c, River) }
+
+func below(c echo.Context, root string) bool {
 	path := c.Path()
 	if path == "" {
 		path = c.Request().URL.Path
 	}
-	return path == Root || strings.HasPrefix(path, Root+"/")
+	return within(path, root)
 }
+
+func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
 
 // Quiet reports whether the request is one that a page makes by itself, and often: nobody looks for it in a log.
 func Quiet(c echo.Context) bool {
-	return Serves(c) && c.Request().Method == http.MethodGet && (c.Path() == dataPath || c.Path() == staticPath || fromHTMX(c))
+	if c.Request().Method != http.MethodGet {
+		return false
+	}
+	return ServesRiver(c) || Serves(c) && (c.Path() == dataPath || c.Path() == staticPath || fromHTMX(c))
 }
 
 func fromHTMX(c echo.Context) bool { return c.Request().Header.Get("HX-Request") == "true" }
@@ -38,11 +57,7 @@ func fromHTMX(c echo.Context) bool { return c.Request().Header.Get("HX-Request")
 // made a browser send is refused.
 func (p *Pages) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		header := c.Response().Header()
-		header.Set("Content-Security-Policy", policy)
-		header.Set("X-Frame-Options", "DENY")
-		// Not no-referrer: with that, a form's Origin is null, and an own form could not be told from another site's.
-		header.Set("Referrer-Policy", "same-origin")
+		secure(c, policy)
 		if c.Path() == staticPath {
 			return next(c)
 		}
@@ -72,6 +87,35 @@ func (p *Pages) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
+// GuardRiver stands before all routes of River's UI as Guard stands before those of the pages: without a session a page leads to the login.
+// All else that it refuses is for programs, and the caller gives it a form: ErrSignedOut, ErrOtherSite.
+func (p *Pages) GuardRiver(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		secure(c, riverPolicy)
+		r := c.Request()
+		if err := p.origin.Check(r); err != nil {
+			return ErrOtherSite
+		}
+		name, signedIn := p.sessions.actor(r)
+		switch {
+		case signedIn:
+			c.Set(actorKey, name)
+			return next(c)
+		case r.Method == http.MethodGet && !strings.HasPrefix(r.URL.Path, River+"/api/"):
+			return p.toLogin(c)
+		}
+		return ErrSignedOut
+	}
+}
+
+func secure(c echo.Context, policy string) {
+	header := c.Response().Header()
+	header.Set("Content-Security-Policy", policy)
+	header.Set("X-Frame-Options", "DENY")
+	// Not no-referrer: with that, a form's Origin is null, and an own form could not be told from another site's.
+	header.Set("Referrer-Policy", "same-origin")
+}
+
 // toLogin sends the client to the login, and from there back to the page that it asked for.
 func (p *Pages) toLogin(c echo.Context) error {
 	to := loginPath
@@ -86,11 +130,11 @@ func (p *Pages) toLogin(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, to)
 }
 
-// wayBack is where the login leads: to a page, and to nothing outside of the pages.
+// wayBack is where the login leads: to a page, or to one of River's, and to nothing outside of these.
 func wayBack(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" || strings.ContainsAny(next, "\\\x00\r\n\t") ||
-		strings.Contains(u.Path, "//") || strings.Contains(u.Path, "..") || u.Path != Root && !strings.HasPrefix(u.Path, Root+"/") {
+		strings.Contains(u.Path, "//") || strings.Contains(u.Path, "..") || !within(u.Path, Root) && !within(u.Path, River) {
 		return Root
 	}
 	if u.Path == loginPath || u.Path == logoutPath {
@@ -98,6 +142,9 @@ func wayBack(next string) string {
 	}
 	return u.RequestURI()
 }
+
+// Actor is the name in the session that a guard has let in.
+func Actor(c echo.Context) string { return actor(c) }
 
 func actor(c echo.Context) string {
 	name, _ := c.Get(actorKey).(string)

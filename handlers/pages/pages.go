@@ -3,26 +3,33 @@ package pages
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
-// Root is where the pages are.
-const Root = "/admin/ui"
+const (
+	// Root is where the pages are.
+	Root = "/admin/ui"
+	// River is where River's own UI is, where there is one: it is no page of these, but behind their login.
+	River = "/admin/river"
+)
 
-// Config is what the pages need.
+// Config is what the pages need; all of it is required but for Admission and River.
 type Config struct {
 	Operator *outbox.Operator
 	// Tokens let operators in; the value is the actor's name.
 	Tokens map[string]string
 	// Find says what to look for when a person types query.
 	Find func(ctx context.Context, query string) (outbox.Search, error)
-	// Admission, where there is one, is what new work is refused by. Not required.
+	// Admission, where there is one, is what new work is refused by.
 	Admission *outbox.Admission
 	// Explain gives an error that no page knows its form, and leaves it for the request's log line.
 	Explain func(c echo.Context, err error) Failure
+	// River says that River's UI is mounted: the pages have a link to it.
+	River bool
 }
 
 // Failure is an error as a page shows it.
@@ -41,15 +48,20 @@ type Pages struct {
 	admission *outbox.Admission
 	origin    *http.CrossOriginProtection
 	samples   *samples
+	sections  []section
 }
 
 // New returns the pages. Their routes are open until a Guard stands before them.
 func New(cfg Config) *Pages {
-	return &Pages{
+	p := &Pages{
 		operator: cfg.Operator, find: cfg.Find, explain: cfg.Explain, sessions: newSessions(cfg.Tokens),
 		admission: cfg.Admission,
-		origin:    http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator),
+		origin:    http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator), sections: sections,
 	}
+	if cfg.River {
+		p.sections = append(slices.Clip(sections), section{"Jobs", River + "/"})
+	}
+	return p
 }
 
 // OperatorOf is the name of the operator who has the token. All tokens are compared, in constant time: how long that takes says nothing of how

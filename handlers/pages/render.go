@@ -75,11 +75,11 @@ func after(c echo.Context, path, what string) error {
 
 func (p *Pages) render(c echo.Context, status int, name, title string, main any) error {
 	v := view{
-		Title: title, Sections: sections, Actor: actor(c), Done: done[c.QueryParam("done")], Main: main,
+		Title: title, Sections: p.sections, Actor: actor(c), Done: done[c.QueryParam("done")], Main: main,
 	}
 	u := here(c)
 	v.Here = u.RequestURI()
-	for _, s := range sections {
+	for _, s := range p.sections {
 		if path := c.Request().URL.Path; path == s.Path || s.Path != Root && strings.HasPrefix(path, s.Path+"/") {
 			v.Section = s.Path
 		}

@@ -51,6 +51,53 @@ func (q *Queries) AuditInsert(ctx context.Context, db DBTX, arg AuditInsertParam
 	return err
 }
 
+const AuditJobs = `-- name: AuditJobs :many
+SELECT j.id, j.kind, j.queue, j.state::text AS state, coalesce(own.args ->> 'consumer', '')::text AS consumer,
+       coalesce(own.args ->> 'event_id', '')::text AS event_id, coalesce(own.args ->> 'correlation_id', '')::text AS correlation_id
+  FROM /*schema*/river_job j
+  CROSS JOIN LATERAL (SELECT CASE WHEN j.kind IN ('outbox_drain', 'outbox_deliver') THEN j.args END AS args) own
+ WHERE j.id = ANY ($1::bigint[])
+`
+
+type AuditJobsRow struct {
+	ID            int64
+	Kind          string
+	Queue         string
+	State         string
+	Consumer      string
+	EventID       string
+	CorrelationID string
+}
+
+// What is to be known of jobs when River has forgotten them. Of jobs that are not the engine's the arguments are nobody's business.
+func (q *Queries) AuditJobs(ctx context.Context, db DBTX, ids []int64) ([]AuditJobsRow, error) {
+	rows, err := db.Query(ctx, AuditJobs, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AuditJobsRow{}
+	for rows.Next() {
+		var i AuditJobsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Kind,
+			&i.Queue,
+			&i.State,
+			&i.Consumer,
+			&i.EventID,
+			&i.CorrelationID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const AuditList = `-- name: AuditList :many
 SELECT id, at, actor, action, target, reason, detail FROM /*schema*/audit a
  WHERE a.id < $1

@@ -82,6 +82,14 @@ INSERT INTO /*schema*/audit (actor, action, target, reason, detail) VALUES (@act
 -- What came of it, where that is known only later.
 UPDATE /*schema*/audit SET detail = detail || @detail WHERE id = @id;
 
+-- name: AuditJobs :many
+-- What is to be known of jobs when River has forgotten them. Of jobs that are not the engine's the arguments are nobody's business.
+SELECT j.id, j.kind, j.queue, j.state::text AS state, coalesce(own.args ->> 'consumer', '')::text AS consumer,
+       coalesce(own.args ->> 'event_id', '')::text AS event_id, coalesce(own.args ->> 'correlation_id', '')::text AS correlation_id
+  FROM /*schema*/river_job j
+  CROSS JOIN LATERAL (SELECT CASE WHEN j.kind IN ('outbox_drain', 'outbox_deliver') THEN j.args END AS args) own
+ WHERE j.id = ANY (@ids::bigint[]);
+
 -- name: AuditList :many
 SELECT id, at, actor, action, target, reason, detail FROM /*schema*/audit a
  WHERE a.id < @before_id
