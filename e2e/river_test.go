@@ -44,14 +44,19 @@ func TestRiverUI(t *testing.T) {
 	b.click("nav a", "Jobs")
 	b.until(`location.pathname.startsWith("/admin/river/jobs")`)
 	b.open("/admin/river/queues/outbox_relay")
-	b.click("button", "Pause")
-	b.reads("pause the consumer")
+	const pause = `[...document.querySelectorAll("button")].find((e) => e.textContent.trim() === "Pause")`
+	b.until(pause + ` !== undefined`)
+	value[bool](b, `(() => { `+pause+`.click(); return true })()`)
+	b.until(`fetch("/admin/river/api/queues/outbox_relay/pause", {method: "PUT"}).then((r) => r.text()).then((t) => t.includes("pause the consumer"))`)
+	b.open("/admin/river/queues/outbox_relay")
+	b.reads("Active")
 	b.picture("river-queue")
 
 	b.open("/admin/river/jobs?state=cancelled")
 	b.click("a", "outbox_deliver")
+	b.reads("Job Details") // the list has such a button, too
 	b.click("button", "Retry")
-	b.open("/admin/ui/letters/1")
-	b.reads("has processed it after a replay")
+	// From here: to go elsewhere would take the request back.
+	b.until(`fetch("/admin/ui/letters/1").then((r) => r.text()).then((t) => t.includes("has processed it after a replay"))`)
 	require.Empty(t, b.complaints(), strings.Join(b.complaints(), "\n"))
 }
