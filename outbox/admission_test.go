@@ -17,7 +17,8 @@ func admissionRig(t *testing.T) (*rig, *outbox.Admission, *logged) {
 	r, _ := statsRig(t, func(reg *outbox.Registry) { outbox.Handle(reg, "c", fallible, outbox.On("note.*")) })
 	r.exec(`update consumers set created_at = created_at - interval '2 hours'`)
 	said := &logged{}
-	return r, r.admission(slog.New(slog.NewTextHandler(said, nil))), said
+	a := r.admission(slog.New(slog.NewTextHandler(said, nil)))
+	return r, a, said
 }
 
 func (r *rig) admission(log *slog.Logger) *outbox.Admission {
