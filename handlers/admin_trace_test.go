@@ -17,10 +17,10 @@ func TestAdminSearchAnswersByAddress(t *testing.T) {
 	user := uuid.New()
 	_, err := o.pool.Exec(t.Context(), `insert into cursors (consumer, lane, pos) select 'billing', n, 1 from generate_series(0, 63) n`)
 	require.NoError(t, err)
-	_, err = o.pool.Exec(t.Context(), `insert into users (id, email, name, password_hash, signup_event_id) values ($1, 'Ada@example.com', 'Ada', 'x', $2)`, user, event)
+	_, err = o.pool.Exec(t.Context(), `insert into users (id, email, name, password_hash, signup_event_id) values ($1, 'Grace@example.com', 'Grace', 'x', $2)`, user, event)
 	require.NoError(t, err)
 
-	for _, query := range []string{"ada@EXAMPLE.com", " Ada@example.com ", user.String(), event.String(), "corr-9", "k"} {
+	for _, query := range []string{"grace@EXAMPLE.com", " Grace@example.com ", user.String(), event.String(), "corr-9", "k"} {
 		status, found := o.ask("POST", "/admin/search", `{"query":"`+query+`"}`)
 		require.Equal(t, 200, status, query)
 		require.Nil(t, found["next_cursor"])
@@ -33,7 +33,7 @@ func TestAdminSearchAnswersByAddress(t *testing.T) {
 		encoded, err := json.Marshal(found)
 		require.NoError(t, err)
 		require.NotContains(t, string(encoded), "secret-datum")
-		require.NotContains(t, strings.ToLower(string(encoded)), "ada")
+		require.NotContains(t, strings.ToLower(string(encoded)), "grace", "no hex digits: ids hold those by chance")
 	}
 	for _, query := range []string{"nobody@example.com", uuid.NewString(), "nobody", "nobody with a blank"} {
 		status, found := o.ask("POST", "/admin/search", `{"query":"`+query+`"}`)
