@@ -88,6 +88,11 @@ type Product struct {
 	Reserved int32
 }
 
+type RateLimit struct {
+	ID  []byte
+	Tat time.Time
+}
+
 type SandboxCharge struct {
 	ID        int64
 	IntentID  string

@@ -123,3 +123,19 @@ func (q *Queries) UserLookup(ctx context.Context, db DBTX, arg UserLookupParams)
 	err := row.Scan(&i.EventIds, &i.Keys)
 	return i, err
 }
+
+const UserRehash = `-- name: UserRehash :exec
+UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3
+`
+
+type UserRehashParams struct {
+	NewHash string
+	ID      uuid.UUID
+	OldHash string
+}
+
+// Only in place of the hash that the password was compared with.
+func (q *Queries) UserRehash(ctx context.Context, db DBTX, arg UserRehashParams) error {
+	_, err := db.Exec(ctx, UserRehash, arg.NewHash, arg.ID, arg.OldHash)
+	return err
+}

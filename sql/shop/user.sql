@@ -4,6 +4,10 @@ INSERT INTO users (id, email, name, password_hash, signup_event_id) VALUES ($1, 
 -- name: UserCredentials :one
 SELECT id, password_hash FROM users WHERE lower(email) = lower(@email::text);
 
+-- name: UserRehash :exec
+-- Only in place of the hash that the password was compared with.
+UPDATE users SET password_hash = @new_hash WHERE id = @id AND password_hash = @old_hash;
+
 -- name: UserLookup :one
 -- What an operator can find a user's events by: the newest thousand of them that the tables know, and the keys of the newest thousand carts
 -- and orders.
