@@ -9,6 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
@@ -37,6 +38,10 @@ type Config struct {
 	// Observe is told of each request when it is answered: its method (other, for one that HTTP does not have), the pattern of its route
 	// (unmatched where there is none), its status, and how long it took. It must return at once. Nil: nobody is told.
 	Observe func(method, route string, status int, took time.Duration)
+	// RateLimits are what signups, logins and checkouts are limited to, for all processes on the database together. Nil: nothing is.
+	RateLimits ratelimit.Limits
+	// RateLimited is told of each request that was refused by a limit, and of which one. It must return at once. Nil: nobody is told.
+	RateLimited func(route, kind string)
 	// PasswordHashes is how many passwords are hashed at the same time. 0: three quarters of the processors, so that
 	// a flood of signups leaves some to everything else.
 	PasswordHashes int
@@ -50,20 +55,29 @@ type api struct {
 	secret    string // of Stripe's webhooks
 	plans     *states
 	orderEnds *states
+
+	limits      *ratelimit.Limiter
+	rateLimited func(route, kind string)
 }
 
 // NewAPI returns the customers' listener: probes, /v1 and, where Config.Dev is set, /dev.
 func NewAPI(cfg Config) *echo.Echo {
+	_, e := newAPI(cfg)
+	return e
+}
+
+func newAPI(cfg Config) (*api, *echo.Echo) {
 	e := newEcho(cfg)
 	queries := shopdb.New()
 	a := &api{
 		pool: cfg.Pool, queries: queries, passwords: newPasswords(cfg.PasswordHashes), secret: cfg.StripeWebhookSecret,
 		plans: newStates(cfg.Pool, queries.SubscriptionsStarted), orderEnds: newStates(cfg.Pool, queries.OrdersEnded),
+		limits: ratelimit.New(cfg.RateLimits), rateLimited: cfg.RateLimited,
 	}
 
 	e.Use(admit(cfg.Admission))
-	e.POST("/v1/signup", a.signUp)
-	e.POST("/v1/sessions", a.logIn)
+	e.POST("/v1/signup", a.limited(ratelimit.Signup, a.signUp))
+	e.POST("/v1/sessions", a.limited(ratelimit.Login, a.logIn))
 	e.DELETE("/v1/sessions/current", a.asUser(a.logOut))
 	e.GET("/v1/account", a.asUser(a.account))
 	e.GET("/v1/products", a.products)
@@ -71,7 +85,7 @@ func NewAPI(cfg Config) *echo.Echo {
 	e.GET("/v1/carts/:cart_id", a.asUser(a.cart))
 	e.POST("/v1/carts/:cart_id/items", a.asUser(a.addItem))
 	e.DELETE("/v1/carts/:cart_id/items/:sku", a.asUser(a.removeItem))
-	e.POST("/v1/carts/:cart_id/checkout", a.asUser(a.checkOut))
+	e.POST("/v1/carts/:cart_id/checkout", a.limited(ratelimit.Checkout, a.asUser(a.limitedUser(ratelimit.Checkout, a.checkOut))))
 	e.GET("/v1/orders", a.asUser(a.orders))
 	e.GET("/v1/orders/:order_id", a.asUser(a.order))
 	if a.secret != "" {
@@ -80,7 +94,7 @@ func NewAPI(cfg Config) *echo.Echo {
 	if cfg.Dev != nil {
 		cfg.Dev.routes(e)
 	}
-	return e
+	return a, e
 }
 
 // newEcho is what both listeners have: the way of every request, and the probes.

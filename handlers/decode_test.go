@@ -29,11 +29,11 @@ func TestPasswordsWaitTheirTurn(t *testing.T) {
 	hash, err := p.hash(t.Context(), "a password")
 	require.NoError(t, err)
 	for password, want := range map[string]bool{"a password": true, "another": false} {
-		ok, err := p.match(t.Context(), password, hash)
+		ok, _, err := p.match(t.Context(), password, hash)
 		require.NoError(t, err)
 		require.Equal(t, want, ok)
 	}
-	ok, err := p.match(t.Context(), "nobody's password", "")
+	ok, _, err := p.match(t.Context(), "nobody's password", "")
 	require.NoError(t, err)
 	require.False(t, ok)
 }

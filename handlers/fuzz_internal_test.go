@@ -15,6 +15,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/pgoutbox/pgoutbox/internal/breached"
 )
 
 // refusal requires err to be an answer of the kind that a client can read, and returns it.
@@ -207,6 +210,14 @@ func FuzzPerson(f *testing.F) {
 		{"ä@b", "x", "x"},
 		{"(c)a@b", "x", "x"},
 		{"a@b(c)", "x", "x"},
+		{"ada@example.com", "Ada Lovelace", "Ada@Example.COM"},
+		{"lovelace@example.com", "Ada", "Lovelace"},
+		{"a@b", "Ada Lovelace", "ada.lovelace!"},
+		{"a@b", "x", "PASSWORD1"},
+		{"a@b", "x", "hgfedcba"},
+		{"a@b", "x", "e\u0301e\u0301e\u0301e\u0301x\u0301\u0301\u0301"},
+		{"a@b", "x", strings.Repeat("a\u0308", 128)},
+		{"a@b", "x", "a" + strings.Repeat("\u0301", 100)},
 		{"<a@b>", "x", "x"},
 	} {
 		f.Add(s[0], s[1], s[2])
@@ -234,8 +245,22 @@ func FuzzPerson(f *testing.F) {
 			require.Equal(t, got, v.name("/name", got))
 		}
 		v = collector{}
-		if v.password("/password", password); len(v.errs) == 0 {
-			require.True(t, len(password) >= minPassword && len(password) <= 4*maxPassword)
+		if v.password("/password", password, email, name); len(v.errs) == 0 {
+			got := normal(password)
+			require.True(t, len(got) >= minPassword && len(got) <= 4*maxPassword)
+			require.Equal(t, got, normal(got), "it is hashed as it was judged")
+			require.False(t, breached.Has(got))
+			require.NotEqual(t, strings.ToLower(password), strings.ToLower(email))
+			for _, other := range []string{strings.ToUpper(got), norm.NFD.String(got)} {
+				again := collector{}
+				again.password("/password", norm.NFC.String(other), email, name)
+				if utf8.RuneCountInString(norm.NFC.String(other)) <= maxPassword && strings.EqualFold(breached.Fold(other), breached.Fold(got)) {
+					require.Empty(t, again.errs, "%q", other)
+				}
+			}
+		} else {
+			require.Len(t, v.errs, 1)
+			require.Equal(t, "/password", v.errs[0].Pointer)
 		}
 	})
 }

@@ -16,14 +16,18 @@ const (
 	purgeTimeout = 10 * time.Second
 )
 
-// Purge removes what has expired: PurgeIdempotencyKeys and PurgeSessions.
+// Purge removes what has expired: PurgeIdempotencyKeys, PurgeSessions and PurgeRateLimits.
 func Purge(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 	keys, err := PurgeIdempotencyKeys(ctx, pool)
 	if err != nil {
 		return keys, err
 	}
 	sessions, err := PurgeSessions(ctx, pool)
-	return keys + sessions, err
+	if err != nil {
+		return keys + sessions, err
+	}
+	limits, err := PurgeRateLimits(ctx, pool)
+	return keys + sessions + limits, err
 }
 
 // PurgeIdempotencyKeys removes the answers that are older than 24 hours, in small batches, and says how many. Nothing
@@ -35,6 +39,11 @@ func PurgeIdempotencyKeys(ctx context.Context, pool *pgxpool.Pool) (int64, error
 // PurgeSessions removes the sessions that have expired, like PurgeIdempotencyKeys; they let nobody in any more.
 func PurgeSessions(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 	return purge(ctx, pool, "sessions", shopdb.New().SessionPurge)
+}
+
+// PurgeRateLimits removes the counts of addresses and accounts that have all of their limits again, like PurgeIdempotencyKeys.
+func PurgeRateLimits(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
+	return purge(ctx, pool, "rate limits", shopdb.New().RateLimitPurge)
 }
 
 func purge(ctx context.Context, pool *pgxpool.Pool, what string, batch func(context.Context, shopdb.DBTX, int32) (int64, error)) (int64, error) {

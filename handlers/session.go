@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
+	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 	"github.com/pgoutbox/pgoutbox/internal/shopdb"
 )
 
@@ -46,15 +47,24 @@ func (a *api) logIn(c echo.Context) error {
 	if err := v.problem(); err != nil {
 		return err
 	}
+	email := strings.TrimSpace(in.Email)
+	// The same for an address without an account. The pair comes first: what it refuses does not use up what the owner has elsewhere.
+	account := strings.ToLower(email)
+	if err := a.count(c, ratelimit.Of{Route: ratelimit.Login, Kind: ratelimit.Pair}, account+" "+network(c)); err != nil {
+		return err
+	}
+	if err := a.count(c, ratelimit.Of{Route: ratelimit.Login, Kind: ratelimit.Account}, account); err != nil {
+		return err
+	}
 	var user shopdb.UserCredentialsRow // of nobody: no hash
 	err := a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
-		user, err = a.queries.UserCredentials(ctx, conn, strings.TrimSpace(in.Email))
+		user, err = a.queries.UserCredentials(ctx, conn, email)
 		return err
 	})
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("find the account: %w", err)
 	}
-	ok, err := a.passwords.match(c.Request().Context(), in.Password, user.PasswordHash)
+	ok, better, err := a.passwords.match(c.Request().Context(), in.Password, user.PasswordHash)
 	if err != nil {
 		return err
 	}
@@ -65,6 +75,12 @@ func (a *api) logIn(c echo.Context) error {
 	_, _ = rand.Read(token) // it never fails
 	out := loginAnswer{Token: tokenEncoding.EncodeToString(token)}
 	err = a.withConn(c, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
+		if better != "" {
+			err = a.queries.UserRehash(ctx, conn, shopdb.UserRehashParams{ID: user.ID, OldHash: user.PasswordHash, NewHash: better})
+			if err != nil {
+				return err
+			}
+		}
 		out.ExpiresAt, err = a.queries.SessionCreate(ctx, conn, shopdb.SessionCreateParams{
 			TokenHash: hashToken(out.Token), UserID: user.ID, Days: sessionDays,
 		})

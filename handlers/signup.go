@@ -41,7 +41,7 @@ func (a *api) signUp(c echo.Context) error {
 	}
 	var v collector
 	email := v.email("/email", in.Email)
-	v.password("/password", in.Password)
+	v.password("/password", in.Password, email, in.Name)
 	name := v.name("/name", in.Name)
 	if err := v.problem(); err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"github.com/pgoutbox/pgoutbox/internal/breached"
 )
 
 // Limits of what a customer may send.
@@ -69,13 +71,51 @@ func plainAddress(address string) bool {
 	return len(local) <= maxEmailLocal && !strings.ContainsAny(local, `"\`) && domainForm.MatchString(domain)
 }
 
-func (v *collector) password(pointer, value string) {
+// password judges the form in which it will be hashed. There are no rules of composition; what is refused is what is tried first.
+func (v *collector) password(pointer, value, email, name string) {
+	value = normal(value)
 	switch n := utf8.RuneCountInString(value); {
 	case n == 0:
 		v.refuse(pointer, "is required")
 	case n < minPassword || n > maxPassword:
 		v.refuse(pointer, "must have %d to %d characters", minPassword, maxPassword)
+	case breached.Has(value) || isRun(value):
+		v.refuse(pointer, "is among the passwords that attackers try first")
+	case isAbout(value, email, name):
+		v.refuse(pointer, "must not be your address or name, or ours")
 	}
+}
+
+// isRun reports whether each character follows from the one before: 11111111, 23456789, hgfedcba.
+func isRun(password string) bool {
+	all := []rune(breached.Fold(password))
+	for i := 2; i < len(all); i++ {
+		if all[i]-all[i-1] != all[1]-all[0] {
+			return false
+		}
+	}
+	return len(all) > 1 && max(all[0], all[1])-min(all[0], all[1]) <= 1
+}
+
+// isAbout reports whether the letters and digits of the password are those of the person's address or name, or of the service.
+func isAbout(password, email, name string) bool {
+	local, host, _ := strings.Cut(email, "@")
+	password = letters(password)
+	for _, word := range append(strings.Fields(name), email, local, host, name, "pgoutbox") {
+		if password != "" && password == letters(word) {
+			return true
+		}
+	}
+	return false
+}
+
+func letters(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return r
+		}
+		return -1
+	}, breached.Fold(s))
 }
 
 // name returns the name without the space around it.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 	"github.com/pgoutbox/pgoutbox/internal/telemetry"
 )
 
@@ -29,6 +30,10 @@ type config struct {
 	// AdmissionMaxAge is how old the oldest event that waits may be while new work is taken; 0: that is never refused.
 	AdmissionMaxAge time.Duration `env:"OUTBOX_ADMISSION_MAX_AGE" envDefault:"0"`
 	LogDeliveries   string        `env:"OUTBOX_LOG_DELIVERIES" envDefault:"failures"`
+	// RateLimits is off, or a list of limits; what it does not name has its default.
+	RateLimits string `env:"OUTBOX_RATE_LIMITS"`
+	// TrustedProxies are addresses and networks whose X-Forwarded-For is believed; none: nobody's is.
+	TrustedProxies string `env:"OUTBOX_TRUSTED_PROXIES"`
 
 	SMTPURL             string `env:"SMTP_URL"`
 	Payments            string `env:"OUTBOX_PAYMENTS"`
@@ -60,6 +65,12 @@ func loadConfig() (config, error) {
 	}
 	if c.LogDeliveries != "failures" && c.LogDeliveries != "all" {
 		wrong = append(wrong, errors.New("OUTBOX_LOG_DELIVERIES must be failures or all"))
+	}
+	if _, err := c.rateLimits(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if _, err := c.trustedProxies(); err != nil {
+		wrong = append(wrong, err)
 	}
 	if _, err := c.adminTokens(); err != nil {
 		wrong = append(wrong, err)
@@ -124,6 +135,14 @@ func (c config) adminTokens() (map[string]string, error) {
 		tokens[token] = name
 	}
 	return tokens, nil
+}
+
+func (c config) rateLimits() (ratelimit.Limits, error) {
+	limits, err := ratelimit.Parse(c.RateLimits)
+	if err != nil {
+		return nil, fmt.Errorf("OUTBOX_RATE_LIMITS: %w", err)
+	}
+	return limits, nil
 }
 
 // databaseConfig is for the commands that need nothing else.

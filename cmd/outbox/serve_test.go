@@ -47,6 +47,8 @@ func TestServeRefusesToSellForNothing(t *testing.T) {
 		"attempts":    {[]string{"OUTBOX_MAX_ATTEMPTS=0"}, "OUTBOX_MAX_ATTEMPTS must be"},
 		"no duration": {[]string{"OUTBOX_RETRY_BASE=soon"}, "RetryBase"},
 		"tracing":     {[]string{"OTEL_TRACES_EXPORTER=smoke"}, "OTEL_TRACES_EXPORTER must be otlp, console or none"},
+		"limits":      {[]string{"OUTBOX_RATE_LIMITS=login:pair=5/1h,signup:account=5/1h"}, `OUTBOX_RATE_LIMITS: "signup:account=5/1h" names no limit`},
+		"proxies":     {[]string{"OUTBOX_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, `OUTBOX_TRUSTED_PROXIES: "proxy" must be`},
 		"tokens":      {[]string{"OUTBOX_ADMIN_TOKENS=justatoken"}, "OUTBOX_ADMIN_TOKENS must be name:token"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -38,7 +38,7 @@ const (
 	stopWorkers = 20 * time.Second
 	// closePool is how long connections may be in use when all that uses them has been told to end.
 	closePool = 3 * time.Second
-	// purgeEvery is how often answers kept for Idempotency-Keys, and sessions, are cleared of the expired ones.
+	// purgeEvery is how often answers kept for Idempotency-Keys, sessions and counts of rate limits are cleared of the expired ones.
 	purgeEvery = 10 * time.Minute
 )
 
@@ -114,9 +114,18 @@ func (s *service) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	limits, err := s.cfg.rateLimits()
+	if err != nil {
+		return err
+	}
+	proxies, err := s.cfg.trustedProxies()
+	if err != nil {
+		return err
+	}
 	common := handlers.Config{
 		Pool: s.pool, Logger: s.log, TracerProvider: s.tracing.TracerProvider(), Ready: s.ready, Warnings: s.warnings, Dev: s.dev,
 		StripeWebhookSecret: s.cfg.StripeWebhookSecret, Admission: admission,
+		RateLimits: limits, RateLimited: s.metrics.RateLimited, IPExtractor: behind(proxies),
 	}
 	if s.role != roleWorker {
 		of := common
@@ -183,7 +192,9 @@ func (s *service) startPurge() {
 		ticker := time.NewTicker(purgeEvery)
 		defer ticker.Stop()
 		for {
-			for _, purge := range []func(context.Context, *pgxpool.Pool) (int64, error){handlers.PurgeIdempotencyKeys, handlers.PurgeSessions} {
+			for _, purge := range []func(context.Context, *pgxpool.Pool) (int64, error){
+				handlers.PurgeIdempotencyKeys, handlers.PurgeSessions, handlers.PurgeRateLimits,
+			} {
 				if _, err := purge(ctx, s.pool); err != nil && ctx.Err() == nil {
 					s.log.Error("purge", "error", err)
 				}

@@ -60,7 +60,7 @@ func startService(t *testing.T, env ...string) *service {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, log.Close()) }()
 	cmd := exec.Command(path, "serve")
-	cmd.Env = append(os.Environ(), "OUTBOX_ADDR=127.0.0.1:0", "OUTBOX_ADMIN_ADDR=127.0.0.1:0", "OUTBOX_PAYMENTS=sandbox")
+	cmd.Env = append(os.Environ(), "OUTBOX_ADDR=127.0.0.1:0", "OUTBOX_ADMIN_ADDR=127.0.0.1:0", "OUTBOX_PAYMENTS=sandbox", "OUTBOX_RATE_LIMITS=off")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 )
 
 const (
@@ -16,7 +18,9 @@ const (
 	maxGuessers = 4096
 )
 
-// guesses limits the attempts to log in, right and wrong ones, for each address. Its zero value is ready.
+// guesses limits the attempts to log in, right and wrong ones, for each address, in this process alone. It is not counted in the database, as
+// the customers' attempts are: operators sign in by tokens that are not guessed, and do so most urgently when the database is away. Its zero
+// value is ready.
 type guesses struct {
 	mu sync.Mutex
 	by map[netip.Prefix]*rate.Limiter
@@ -28,7 +32,7 @@ func (g *guesses) allow(address string) bool {
 	if g.by == nil {
 		g.by = map[netip.Prefix]*rate.Limiter{}
 	}
-	from := network(address)
+	from := ratelimit.Network(address)
 	if g.by[from] == nil && len(g.by) >= maxGuessers {
 		for known, l := range g.by {
 			if l.Tokens() >= guessBurst {
@@ -43,19 +47,4 @@ func (g *guesses) allow(address string) bool {
 		g.by[from] = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
 	}
 	return g.by[from].Allow()
-}
-
-// network is what one person may be given: an IPv4 address, or the 64 bits of an IPv6 one.
-func network(address string) netip.Prefix {
-	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip = ip.Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, _ := ip.Prefix(bits) // cannot fail: the bits are those of the address
-	return prefix
 }

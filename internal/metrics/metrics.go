@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
@@ -35,6 +36,7 @@ type Config struct {
 type Metrics struct {
 	*engine // an outbox.Observer
 	http    *prometheus.HistogramVec
+	limited *prometheus.CounterVec
 	handler http.Handler
 }
 
@@ -48,13 +50,18 @@ func New(cfg Config) (*Metrics, error) {
 		Help: "How long HTTP requests took, by the route's pattern and the class of the status; what waited for Prefer: wait is among them.",
 		// With 30 s, the longest wait, as the last.
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-	}, []string{"listener", "method", "route", "status"})}
+	}, []string{"listener", "method", "route", "status"}), limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "outbox_rate_limited_total", Help: "Requests of customers that were refused because there were too many, by the limit.",
+	}, []string{"route", "kind"})}
+	for _, of := range ratelimit.All() {
+		m.limited.WithLabelValues(of.Route, of.Kind) // from 0, so that the first one shows
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "outbox_build_info", Help: "Always 1; the label names the running code.", ConstLabels: prometheus.Labels{"version": cfg.Build},
 	})
 	build.Set(1)
 	all := append(
-		m.all(), m.http, build, newPool(cfg.Pool), newStats(cfg.Stats, cfg.Logger),
+		m.all(), m.http, m.limited, build, newPool(cfg.Pool), newStats(cfg.Stats, cfg.Logger),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	if cfg.Admission != nil {
@@ -79,3 +86,6 @@ func (m *Metrics) Requests(listener string) func(method, route string, status in
 		m.http.WithLabelValues(listener, method, route, strconv.Itoa(status/100)+"xx").Observe(took.Seconds())
 	}
 }
+
+// RateLimited is told of a request that a limit refused: its route and kind are those of OUTBOX_RATE_LIMITS.
+func (m *Metrics) RateLimited(route, kind string) { m.limited.WithLabelValues(route, kind).Inc() }
