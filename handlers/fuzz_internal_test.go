@@ -251,12 +251,9 @@ func FuzzPerson(f *testing.F) {
 			require.Equal(t, got, normal(got), "it is hashed as it was judged")
 			require.False(t, breached.Has(got))
 			require.NotEqual(t, strings.ToLower(password), strings.ToLower(email))
-			for _, other := range []string{strings.ToUpper(got), norm.NFD.String(got)} {
-				again := collector{}
-				again.password("/password", norm.NFC.String(other), email, name)
-				if utf8.RuneCountInString(norm.NFC.String(other)) <= maxPassword && strings.EqualFold(breached.Fold(other), breached.Fold(got)) {
-					require.Empty(t, again.errs, "%q", other)
-				}
+			if other := norm.NFD.String(got); normal(other) == got { // else it has more accents on a letter than are kept together
+				v.password("/password", other, email, name)
+				require.Empty(t, v.errs, "%q", other)
 			}
 		} else {
 			require.Len(t, v.errs, 1)
