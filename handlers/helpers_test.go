@@ -38,7 +38,13 @@ type shop struct {
 
 func newShop(t testing.TB, change ...func(*handlers.Config)) *shop {
 	t.Helper()
-	s := &shop{t: t, pool: testdb.Pool(t), log: &logLines{}}
+	return newShopOn(t, testdb.Pool(t), change...)
+}
+
+// newShopOn is another process on the database.
+func newShopOn(t testing.TB, pool *pgxpool.Pool, change ...func(*handlers.Config)) *shop {
+	t.Helper()
+	s := &shop{t: t, pool: pool, log: &logLines{}}
 	cfg := handlers.Config{Pool: s.pool, Logger: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, f := range change {
 		f(&cfg)

@@ -82,3 +82,10 @@ func refusalOf(t *testing.T, err error, status int) *problem {
 	require.Equal(t, status, p.status)
 	return p
 }
+
+func TestRetryAfterIsRoundedUp(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]string{time.Millisecond: "1", time.Second: "1", 1001 * time.Millisecond: "2", time.Hour: "3600"} {
+		require.Equal(t, want, rateLimited(wait).header["Retry-After"], wait)
+	}
+}

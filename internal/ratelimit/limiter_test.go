@@ -136,6 +136,19 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	require.True(t, known, "the newest is among them")
 }
 
+// As soon as a process does not remember a refusal any more, the next is let through.
+func TestRefusalsEndWhenTheySay(t *testing.T) {
+	t.Parallel()
+	pool := testdb.Pool(t)
+	l := limiter(1, 2*time.Second)
+	require.Eventually(t, func() bool { return take(t.Context(), t, pool, l, "ada") > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, known := l.Known(logins, "ada")
+		return !known
+	}, 20*time.Second, time.Millisecond)
+	require.Zero(t, take(t.Context(), t, pool, l, "ada"))
+}
+
 // A check that is in others' way gives up, and leaves a connection that can go on.
 func TestTakeDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
