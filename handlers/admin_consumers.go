@@ -45,7 +45,7 @@ func (a *admin) action(c echo.Context, body actionBody) (outbox.Action, error) {
 func (a *admin) pause(c echo.Context) error  { return a.setPaused(c, a.operator.Pause, true) }
 func (a *admin) resume(c echo.Context) error { return a.setPaused(c, a.operator.Resume, false) }
 
-func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outbox.Action) error, paused bool) error {
+func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outbox.Action, ...outbox.Also) error, paused bool) error {
 	name, err := consumerName(c)
 	if err != nil {
 		return err

@@ -133,7 +133,7 @@ func (o *Operator) Backfill(ctx context.Context, consumer string, b Backfill, by
 			return err
 		}
 		detail := map[string]any{"run": run, "from": from, "to": to, "events": events, "appends": b.Appends}
-		if err := o.auditConsumer(ctx, db, consumer, "backfill", by, detail); err != nil {
+		if err := o.auditConsumer(ctx, tx, consumer, "backfill", by, detail); err != nil {
 			return err
 		}
 		failpoint.At(failpoint.BackfillBefore)
@@ -232,7 +232,7 @@ func (o *Operator) StopBackfill(ctx context.Context, run int64, by Action) (*Bac
 		if err := o.q.RunStop(ctx, db, run); err != nil {
 			return err
 		}
-		return o.auditConsumer(ctx, db, r.Consumer, "stop backfill", by, map[string]any{"run": run, "ahead": r.Ahead})
+		return o.auditConsumer(ctx, tx, r.Consumer, "stop backfill", by, map[string]any{"run": run, "ahead": r.Ahead})
 	})
 	if err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func (e *RetryLaterError) Unwrap() error { return e.Err }
 // For an external consumer the handler runs between two short transactions and under no lock. The second one records
 // what it did only if the hold's token is still the one drawn in the first.
 func (e *Engine) Deliver(ctx context.Context, jobID int64, consumer string, eventID uuid.UUID) error {
-	c := e.reg.Consumer(consumer)
+	c := e.consumer(consumer)
 	if c == nil {
 		return errUncovered
 	}

@@ -58,7 +58,7 @@ func IsUncovered(err error) bool { return errors.Is(err, errUncovered) }
 // Every batch is one transaction: the lane's lock, the events after the cursor (or those that waited for a settled
 // hold), the handlers' work, the dedupe rows, holds for what failed, and the cursor.
 func (e *Engine) Drain(ctx context.Context, lane Lane, jobID int64, slice time.Duration) (more bool, err error) {
-	c := e.reg.Consumer(lane.Consumer)
+	c := e.consumer(lane.Consumer)
 	if c == nil {
 		return false, errUncovered
 	}

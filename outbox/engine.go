@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,7 +100,8 @@ func DeliverQueue(consumer string) string { return "deliver_" + consumer }
 // It is safe for concurrent use by any number of goroutines and processes.
 type Engine struct {
 	pool     *pgxpool.Pool
-	reg      *Registry
+	code     *Registry                // that the engine was made with
+	reg      atomic.Pointer[Registry] // the consumers that it runs: the code's, and those of SetConsumers
 	jobs     Jobs
 	cfg      Config
 	schema   Schema
@@ -139,14 +141,38 @@ func NewEngine(pool *pgxpool.Pool, reg *Registry, jobs Jobs, cfg Config) *Engine
 		cfg.sampleEvery = sampleEvery
 	}
 	e := &Engine{
-		pool: pool, reg: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger,
+		pool: pool, code: reg, jobs: jobs, cfg: cfg, schema: cfg.Schema, q: outboxdb.New(), log: cfg.Logger,
 		operator: NewOperator(pool, jobs, cfg.Schema, cfg.Logger),
 	}
+	e.reg.Store(reg)
 	if cfg.TracerProvider != nil {
 		e.tracer = cfg.TracerProvider.Tracer(scope)
 	}
 	return e
 }
+
+// SetConsumers makes also the consumers that the engine runs beside those that it was made with, instead of what was set before. It does
+// not register them: one that the database does not know is Uncovered until somebody makes it (Operator.Create). A name that the engine's own
+// registry has is refused, and returned: that consumer stays as it is in the code. What is under way ends with the consumer that it began with.
+// also must not be changed afterwards. It is safe to call while the engine runs.
+func (e *Engine) SetConsumers(also *Registry) (refused []string) {
+	all := &Registry{consumers: maps.Clone(e.code.consumers), upcasters: e.code.upcasters}
+	for _, c := range also.Consumers() {
+		if e.code.Consumer(c.Name) != nil {
+			refused = append(refused, c.Name)
+			continue
+		}
+		all.consumers[c.Name] = c
+	}
+	e.reg.Store(all)
+	return refused
+}
+
+// Consumers returns the consumers that the engine runs, by name: those that it was made with and those of SetConsumers.
+func (e *Engine) Consumers() []*Consumer { return e.reg.Load().Consumers() }
+
+// consumer returns the consumer of that name, or nil.
+func (e *Engine) consumer(name string) *Consumer { return e.reg.Load().Consumer(name) }
 
 // Each transaction of the engine says its isolation and its bounds itself: what a server, a role or a pooler has set
 // is not relied upon. The bounds end with the transaction. (See also EngineBounds in sql/outbox/drain.sql.)

@@ -135,7 +135,7 @@ func (e *Engine) backoff(c *Consumer, attempt int) time.Duration {
 
 // Backoff is how long to wait after the attempt-th failed attempt of a consumer's deliver job.
 func (e *Engine) Backoff(consumer string, attempt int) time.Duration {
-	c := e.reg.Consumer(consumer)
+	c := e.consumer(consumer)
 	if c == nil {
 		c = &Consumer{}
 	}

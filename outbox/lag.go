@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -116,16 +115,18 @@ func (o *Operator) count(ctx context.Context, db outboxdb.DBTX, c *ConsumerStatu
 
 // Pause stops a consumer at the end of its running batches: its events stay where they are. Deliveries that are under
 // way finish; no further attempt begins. Resume takes it up again. Both are idempotent.
-func (o *Operator) Pause(ctx context.Context, consumer string, by Action) error {
-	return o.setPaused(ctx, consumer, by, "pause", o.q.ConsumerPause)
+func (o *Operator) Pause(ctx context.Context, consumer string, by Action, also ...Also) error {
+	return o.setPaused(ctx, consumer, by, "pause", o.q.ConsumerPause, also)
 }
 
 // Resume ends a Pause.
-func (o *Operator) Resume(ctx context.Context, consumer string, by Action) error {
-	return o.setPaused(ctx, consumer, by, "resume", o.q.ConsumerResume)
+func (o *Operator) Resume(ctx context.Context, consumer string, by Action, also ...Also) error {
+	return o.setPaused(ctx, consumer, by, "resume", o.q.ConsumerResume, also)
 }
 
-func (o *Operator) setPaused(ctx context.Context, consumer string, by Action, action string, set func(context.Context, outboxdb.DBTX, string) (string, error)) error {
+func (o *Operator) setPaused(
+	ctx context.Context, consumer string, by Action, action string, set func(context.Context, outboxdb.DBTX, string) (string, error), also []Also,
+) error {
 	err := o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
 		if _, err := set(ctx, db, consumer); err != nil {
 			return notFound("consumer", err)
@@ -133,9 +134,7 @@ func (o *Operator) setPaused(ctx context.Context, consumer string, by Action, ac
 		if err := o.jobs.SetPaused(ctx, tx, consumer, action == "pause"); err != nil {
 			return err
 		}
-		return o.q.AuditInsert(ctx, db, outboxdb.AuditInsertParams{
-			Actor: by.Actor, Action: action, Target: "consumer " + consumer, Reason: by.Reason, Detail: json.RawMessage("{}"),
-		})
+		return o.auditConsumer(ctx, tx, consumer, action, by, struct{}{}, also...)
 	})
 	if err == nil {
 		Wake()

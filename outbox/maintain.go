@@ -107,7 +107,7 @@ var errProcessDied = errors.New("the process died, or hung, in this attempt")
 func (e *Engine) rescue(ctx context.Context, tx pgx.Tx) ([]rescued, error) {
 	db := e.db(tx)
 	var arg outboxdb.DeliverStuckParams
-	for _, c := range e.reg.Consumers() {
+	for _, c := range e.Consumers() {
 		arg.Consumers = append(arg.Consumers, c.Name)
 		arg.Timeouts = append(arg.Timeouts, (c.Timeout + 10*time.Second).Seconds())
 	}
@@ -175,9 +175,13 @@ func (e *Engine) reconcile(ctx context.Context, tx pgx.Tx) error {
 	}
 	failpoint.At(failpoint.ReconcileBefore)
 	for _, h := range rows {
+		c, buried := e.consumer(h.Consumer), h.JobState == "discarded" || h.JobState == "cancelled"
+		if c == nil && !buried && !h.Long {
+			continue // how many attempts it has left, a process that runs the consumer knows
+		}
 		e.log.WarnContext(e.inTrace(ctx, h.Traceparent), "hold without a live job", "consumer", h.Consumer, "event_id", h.EventID,
 			"correlation_id", h.CorrelationID, "job_state", h.JobState)
-		if h.JobState == "discarded" || h.JobState == "cancelled" {
+		if buried {
 			job := int64(0)
 			if h.JobID != nil {
 				job = *h.JobID
@@ -190,7 +194,7 @@ func (e *Engine) reconcile(ctx context.Context, tx pgx.Tx) error {
 			continue
 		}
 		limit := e.cfg.MaxAttempts
-		if c := e.reg.Consumer(h.Consumer); c != nil {
+		if c != nil {
 			limit = e.maxAttempts(c)
 		}
 		ids, err := e.jobs.Deliver(ctx, tx, []Delivery{{

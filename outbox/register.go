@@ -39,12 +39,12 @@ var (
 // too: the log is in the order of its positions, and times of relaying are only about in that order.
 func Since(t time.Time) Start { return Start{since: t} }
 
-// Register makes the consumers of the registry known to the database. A new consumer starts where its option StartFrom says,
+// Register makes the consumers of the engine's registry known to the database. A new consumer starts where its option StartFrom says,
 // by default from now; a new subscription of a known one starts from now. A consumer that was known under another name
 // (Formerly) goes on from where it was.
 //
-// It returns the consumers whose rows this program's code does not cover, or whose name was given up not long ago: their
-// lanes and jobs must be left to a program that does, or events would pass them by.
+// It returns the consumers that are Uncovered: their lanes and jobs must be left to a program that covers them, or events would pass them
+// by. Those of SetConsumers are not registered.
 func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 	err = e.inTx(ctx, func(tx pgx.Tx) error {
 		db := e.db(tx)
@@ -52,12 +52,12 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 			return err
 		}
 		// Before asking for retired names: one that is taken back by its successor is in use again.
-		for _, c := range e.reg.Consumers() {
+		for _, c := range e.code.Consumers() {
 			if err := e.takeOver(ctx, tx, c); err != nil {
 				return fmt.Errorf("rename consumer %s to %s: %w", c.Formerly, c.Name, err)
 			}
 		}
-		retired, err := e.reg.retired(ctx, e.q, db)
+		retired, err := e.code.retired(ctx, e.q, db)
 		if err != nil {
 			return err
 		}
@@ -65,15 +65,15 @@ func (e *Engine) Register(ctx context.Context) (uncovered []string, err error) {
 		if err != nil {
 			return err
 		}
-		for _, c := range e.reg.Consumers() {
+		for _, c := range e.code.Consumers() {
 			if slices.Contains(retired, c.Name) {
 				continue
 			}
-			if err := e.register(ctx, db, c, log); err != nil {
+			if err := register(ctx, e.q, db, c, log); err != nil {
 				return err
 			}
 		}
-		uncovered, err = e.reg.uncovered(ctx, e.q, db)
+		uncovered, err = e.uncovered(ctx, db)
 		return err
 	})
 	if err != nil {
@@ -97,27 +97,28 @@ func (r *Registry) retired(ctx context.Context, q *outboxdb.Queries, db outboxdb
 	return names, nil
 }
 
-func (e *Engine) register(ctx context.Context, db outboxdb.DBTX, c *Consumer, log outboxdb.ConsumerRegisterHeadRow) error {
-	known, err := e.q.ConsumerKnown(ctx, db, c.Name)
+// register makes the rows of a consumer, and of those of its subscriptions that are new.
+func register(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX, c *Consumer, log outboxdb.ConsumerRegisterHeadRow) error {
+	known, err := q.ConsumerKnown(ctx, db, c.Name)
 	if err != nil {
 		return err
 	}
 	pos := log.Head
 	if !known {
-		if pos, err = position(ctx, e.q, db, c.Start, log); err != nil {
+		if pos, err = position(ctx, q, db, c.Start, log); err != nil {
 			return fmt.Errorf("find the start of consumer %s: %w", c.Name, err)
 		}
 	}
-	if err := e.q.ConsumerRegister(ctx, db, outboxdb.ConsumerRegisterParams{
+	if err := q.ConsumerRegister(ctx, db, outboxdb.ConsumerRegisterParams{
 		Name: c.Name, Kind: string(c.Kind), Ordered: c.Ordered, OnDead: string(c.OnDead),
 	}); err != nil {
 		return err
 	}
-	if err := e.q.ConsumerRegisterCursors(ctx, db, outboxdb.ConsumerRegisterCursorsParams{Consumer: c.Name, Pos: pos}); err != nil {
+	if err := q.ConsumerRegisterCursors(ctx, db, outboxdb.ConsumerRegisterCursorsParams{Consumer: c.Name, Pos: pos}); err != nil {
 		return err
 	}
 	for _, p := range c.Patterns {
-		if err := e.q.ConsumerSubscribe(ctx, db, outboxdb.ConsumerSubscribeParams{Consumer: c.Name, Pattern: p, FromPos: pos}); err != nil {
+		if err := q.ConsumerSubscribe(ctx, db, outboxdb.ConsumerSubscribeParams{Consumer: c.Name, Pattern: p, FromPos: pos}); err != nil {
 			return err
 		}
 	}
@@ -154,13 +155,33 @@ func position(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX, s Star
 	return low, nil
 }
 
-// Uncovered returns the registered consumers whose subscriptions in the database go beyond this program's code, or whose name
-// was given up.
+// Uncovered returns the consumers whose subscriptions in the database go beyond this program's code, or whose name was given up not long
+// ago, and those of SetConsumers that the database does not know.
 func (e *Engine) Uncovered(ctx context.Context) ([]string, error) {
-	return e.reg.uncovered(ctx, e.q, e.db(e.pool))
+	return e.uncovered(ctx, e.db(e.pool))
 }
 
-func (r *Registry) uncovered(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX) ([]string, error) {
+func (e *Engine) uncovered(ctx context.Context, db outboxdb.DBTX) ([]string, error) {
+	patterns, err := subscriptions(ctx, e.q, db)
+	if err != nil {
+		return nil, err
+	}
+	reg := e.reg.Load()
+	names, err := reg.beyond(ctx, e.q, db, patterns)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range reg.Consumers() {
+		// Whoever is known subscribes to something.
+		if e.code.Consumer(c.Name) == nil && len(patterns[c.Name]) == 0 && !slices.Contains(names, c.Name) {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+// subscriptions are the patterns by consumer.
+func subscriptions(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX) (map[string][]string, error) {
 	rows, err := q.ConsumerPatterns(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: read subscriptions: %w", err)
@@ -169,6 +190,19 @@ func (r *Registry) uncovered(ctx context.Context, q *outboxdb.Queries, db outbox
 	for _, row := range rows {
 		patterns[row.Consumer] = append(patterns[row.Consumer], row.Pattern)
 	}
+	return patterns, nil
+}
+
+// uncovered returns the consumers of the registry whose subscriptions go beyond their code, or whose name was given up.
+func (r *Registry) uncovered(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX) ([]string, error) {
+	patterns, err := subscriptions(ctx, q, db)
+	if err != nil {
+		return nil, err
+	}
+	return r.beyond(ctx, q, db, patterns)
+}
+
+func (r *Registry) beyond(ctx context.Context, q *outboxdb.Queries, db outboxdb.DBTX, patterns map[string][]string) ([]string, error) {
 	names, err := r.retired(ctx, q, db)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: read retired consumers: %w", err)

@@ -237,8 +237,8 @@ func (c *Consumer) take(opts []Option) {
 	slices.Sort(c.Patterns)
 	c.Patterns = slices.Compact(c.Patterns)
 	switch {
-	case !nameForm.MatchString(c.Name) || len(c.Name) > 56:
-		panic(fmt.Sprintf("outbox: consumer name %q must be 1 to 56 of a-z 0-9 in words joined by - or _", c.Name))
+	case !validName(c.Name):
+		panic(fmt.Sprintf("outbox: consumer name %q %s", c.Name, nameRule))
 	case len(c.Patterns) == 0:
 		panic(fmt.Sprintf("outbox: consumer %q subscribes to nothing: give it outbox.On(…)", c.Name))
 	case c.OnDead != Hold && c.OnDead != Skip:
@@ -247,11 +247,22 @@ func (c *Consumer) take(opts []Option) {
 		panic(fmt.Sprintf("outbox: consumer %q has an option that cannot work: %+v", c.Name, *c))
 	}
 	for _, p := range c.Patterns {
-		if !patternForm.MatchString(p) || len(p) > MaxTypeBytes {
-			panic(fmt.Sprintf("outbox: consumer %q: pattern %q must be a type, a prefix like cart.*, or *", c.Name, p))
+		if !validPattern(p) {
+			panic(fmt.Sprintf("outbox: consumer %q: pattern %q %s", c.Name, p, patternRule))
 		}
 	}
 }
+
+const (
+	nameRule    = "must be 1 to 56 of a-z 0-9 in words joined by - or _, and not relay, of which the queue is the relay's"
+	patternRule = "must be a type, a prefix like cart.*, or *"
+)
+
+func validName(name string) bool {
+	return nameForm.MatchString(name) && len(name) <= 56 && DrainQueue(name) != RelayQueue
+}
+
+func validPattern(p string) bool { return patternForm.MatchString(p) && len(p) <= MaxTypeBytes }
 
 // covers reports whether the consumer's code takes every event that the subscribed patterns let through.
 func (c *Consumer) covers(subscribed []string) bool {

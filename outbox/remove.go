@@ -31,8 +31,9 @@ type Removal struct {
 // Take the consumer out of the code first: a program that still has it leaves it alone for a week, and registers it anew then.
 // A consumer of the same name starts from scratch: it shares no dedupe with the old one.
 //
-// One that has anything left to do is a *ConflictError, unless the removal is forced, with a reason.
-func (o *Operator) Remove(ctx context.Context, consumer string, by Action) (*Removal, error) {
+// One that has anything left to do is a *ConflictError, unless the removal is forced, with a reason. One that Create made is given up by
+// the processes that run it within seconds.
+func (o *Operator) Remove(ctx context.Context, consumer string, by Action, also ...Also) (*Removal, error) {
 	if by.Force && strings.TrimSpace(by.Reason) == "" {
 		return nil, ErrReasonRequired
 	}
@@ -76,7 +77,7 @@ func (o *Operator) Remove(ctx context.Context, consumer string, by Action) (*Rem
 		if err := o.q.ConsumerRetire(ctx, db, outboxdb.ConsumerRetireParams{Name: consumer}); err != nil {
 			return err
 		}
-		return o.auditConsumer(ctx, db, consumer, "remove", by, r)
+		return o.auditConsumer(ctx, tx, consumer, "remove", by, r, also...)
 	})
 	if err != nil {
 		return nil, err
@@ -114,49 +115,60 @@ func (o *Operator) Unsubscribe(ctx context.Context, consumer, pattern string, by
 		if err := lockConsumer(ctx, tx, o.q, db, consumer); err != nil {
 			return err
 		}
-		rows, err := o.q.ConsumerPatterns(ctx, db)
+		all, err := subscriptions(ctx, o.q, db)
 		if err != nil {
 			return err
 		}
-		var others []string
-		found := false
-		for _, r := range rows {
-			switch {
-			case r.Consumer != consumer:
-			case r.Pattern == pattern:
-				found = true
-			default:
-				others = append(others, r.Pattern)
-			}
-		}
-		if !found {
+		have := all[consumer]
+		at := slices.Index(have, pattern)
+		switch {
+		case at < 0:
 			return fmt.Errorf("%w: consumer %s has no subscription to %s", ErrNotFound, consumer, pattern)
-		}
-		if len(others) == 0 {
+		case len(have) == 1:
 			return conflictf("consumer %s subscribes to nothing else than %s: remove it instead", consumer, pattern)
 		}
-		types, err := o.q.ConsumerUnsettledTypes(ctx, db, consumer)
-		if err != nil {
+		if err := o.unsubscribe(ctx, db, consumer, []string{pattern}, slices.Delete(have, at, at+1)); err != nil {
 			return err
 		}
-		for _, t := range types {
-			if matches(pattern, t) && !slices.ContainsFunc(others, func(p string) bool { return matches(p, t) }) {
-				return conflictf("consumer %s holds events of type %s: they have to be settled first", consumer, t)
-			}
-		}
-		if err := o.q.ConsumerUnsubscribe(ctx, db, outboxdb.ConsumerUnsubscribeParams{Consumer: consumer, Pattern: pattern}); err != nil {
-			return err
-		}
-		return o.auditConsumer(ctx, db, consumer, "unsubscribe", by, map[string]any{"pattern": pattern})
+		return o.auditConsumer(ctx, tx, consumer, "unsubscribe", by, map[string]any{"pattern": pattern})
 	})
 }
 
-func (o *Operator) auditConsumer(ctx context.Context, db outboxdb.DBTX, consumer, action string, by Action, detail any) error {
+// unsubscribe ends subscriptions in a transaction that has the consumer's lanes, unless something is held or waiting that no other one takes.
+func (o *Operator) unsubscribe(ctx context.Context, db outboxdb.DBTX, consumer string, ended, others []string) error {
+	types, err := o.q.ConsumerUnsettledTypes(ctx, db, consumer)
+	if err != nil {
+		return err
+	}
+	for _, t := range types {
+		takes := func(p string) bool { return matches(p, t) }
+		if slices.ContainsFunc(ended, takes) && !slices.ContainsFunc(others, takes) {
+			return conflictf("consumer %s holds events of type %s: they have to be settled first", consumer, t)
+		}
+	}
+	for _, p := range ended {
+		if err := o.q.ConsumerUnsubscribe(ctx, db, outboxdb.ConsumerUnsubscribeParams{Consumer: consumer, Pattern: p}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// auditConsumer leaves a line in the audit, and does what is to be done with it.
+func (o *Operator) auditConsumer(ctx context.Context, tx pgx.Tx, consumer, action string, by Action, detail any, also ...Also) error {
 	encoded, err := json.Marshal(detail)
 	if err != nil {
 		return fmt.Errorf("encode audit detail: %w", err)
 	}
-	return o.q.AuditInsert(ctx, db, outboxdb.AuditInsertParams{
+	if err := o.q.AuditInsert(ctx, o.schema.on(tx), outboxdb.AuditInsertParams{
 		Actor: by.Actor, Action: action, Target: "consumer " + consumer, Reason: by.Reason, Detail: encoded,
-	})
+	}); err != nil {
+		return err
+	}
+	for _, do := range also {
+		if err := do(ctx, tx); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -88,7 +88,7 @@ func (r *relay) confirm(ctx context.Context, now time.Time, ready map[Lane]int64
 					return err
 				}
 			}
-			wanted = end.wanted(l.Lane, row.Pos, r.wakes.patterns[l.Consumer])
+			wanted = end.wanted(l.Lane, row.Pos, r.wakes.known[l.Consumer].Patterns)
 		}
 		if wanted {
 			r.wakes.again(now, l, row.Queued)

@@ -41,7 +41,7 @@ const (
 type wakes struct {
 	heads       [Lanes]int64
 	consumers   []consumerRow
-	patterns    map[string][]string
+	known       map[string]outboxdb.ConsumerListRow // by name
 	consumersAt time.Time
 	lanes       map[Lane]*laneWake
 	sweptAt     time.Time
@@ -75,7 +75,7 @@ type laneWake struct {
 	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
 }
 
-func newWakes() *wakes { return &wakes{lanes: map[Lane]*laneWake{}, patterns: map[string][]string{}} }
+func newWakes() *wakes { return &wakes{lanes: map[Lane]*laneWake{}, known: map[string]outboxdb.ConsumerListRow{}} }
 
 func (w *wakes) lane(l Lane) *laneWake {
 	s := w.lanes[l]
@@ -89,12 +89,11 @@ func (w *wakes) lane(l Lane) *laneWake {
 func (w *wakes) setConsumers(now time.Time, rows []outboxdb.ConsumerListRow) {
 	w.consumersAt = now
 	w.consumers = w.consumers[:0]
-	known := map[string]bool{}
+	known := map[string]outboxdb.ConsumerListRow{}
 	for _, r := range rows {
-		known[r.Name] = true
-		if !slices.Equal(w.patterns[r.Name], r.Patterns) {
-			// It, or a subscription of it, is new: what it wants may have appeared already.
-			w.patterns[r.Name] = r.Patterns
+		known[r.Name] = r
+		if was := w.known[r.Name]; !slices.Equal(was.Patterns, r.Patterns) || !was.CreatedAt.Equal(r.CreatedAt) {
+			// It, or a subscription of it, is new: what it wants may have appeared already. It may also be new under a name that another had.
 			w.allAt = time.Time{}
 			for l, s := range w.lanes {
 				if l.Consumer == r.Name {
@@ -104,13 +103,9 @@ func (w *wakes) setConsumers(now time.Time, rows []outboxdb.ConsumerListRow) {
 		}
 		w.consumers = append(w.consumers, consumerRow{r.Name, r.Patterns, r.PausedAt != nil})
 	}
-	for name := range w.patterns {
-		if !known[name] {
-			delete(w.patterns, name)
-		}
-	}
+	w.known = known
 	for l := range w.lanes {
-		if !known[l.Consumer] {
+		if _, ok := known[l.Consumer]; !ok {
 			delete(w.lanes, l)
 		}
 	}

@@ -140,6 +140,30 @@ func TestLanesOfWhichNothingIsKnownAreLookedAt(t *testing.T) {
 	require.Equal(t, []Lane{lane}, w.due(now))
 }
 
+// A consumer that was removed and made again between two looks may begin anywhere: what was known of its lanes was the other's.
+func TestConsumersOfTheSameNameAreToldApart(t *testing.T) {
+	t.Parallel()
+	w := newWakes()
+	now := time.Unix(1_800_000_000, 0)
+	made := func(at time.Time) {
+		w.setConsumers(now, []outboxdb.ConsumerListRow{{Name: "c", Patterns: []string{"note.*"}, CreatedAt: at}})
+	}
+	lane := Lane{"c", 7}
+	made(now)
+	w.appeared(now, lane.Lane, "note.taken", 10, 1)
+	require.Equal(t, []Lane{lane}, w.due(now))
+	w.confirm(lane, 10)
+	now = now.Add(2 * wakeAgain)
+	require.Contains(t, w.unconfirmed(now), lane) // as all lanes are now and then
+	w.confirm(lane, 10)
+	made(w.known["c"].CreatedAt)
+	now = now.Add(wakeSweep)
+	require.Empty(t, w.unconfirmed(now))
+	made(now)
+	now = now.Add(wakeSweep)
+	require.Contains(t, w.unconfirmed(now), lane)
+}
+
 // A wake-up for settled holds alone that finds no room waits for some, but not for long; one for news does not.
 func TestWakeUpsForHoldsAlonePutOff(t *testing.T) {
 	t.Parallel()

@@ -26,19 +26,15 @@ const (
 // driver is River's, with a listener that comes back by itself and looks for jobs that stay cheap.
 type driver struct {
 	riverdriver.Driver[pgx.Tx]
-	inserts []*riverdriver.Notification // one for each queue
-	db      querier
-	looks   *looks
-	begin   func(queue string, jobs int) time.Duration
-	log     *slog.Logger
+	queues func() []string // those that are worked now
+	db     querier
+	looks  *looks
+	begin  func(queue string, jobs int) time.Duration
+	log    *slog.Logger
 }
 
-func newDriver(pool *pgxpool.Pool, queues []string, begin func(string, int) time.Duration, clock *clock, log *slog.Logger) *driver {
-	d := &driver{Driver: riverpgxv5.New(pool), db: pool, looks: newLooks(clock), begin: begin, log: log}
-	for _, queue := range queues {
-		d.inserts = append(d.inserts, &riverdriver.Notification{Topic: insertTopic, Payload: fmt.Sprintf(`{"queue":%q}`, queue)})
-	}
-	return d
+func newDriver(pool *pgxpool.Pool, queues func() []string, begin func(string, int) time.Duration, clock *clock, log *slog.Logger) *driver {
+	return &driver{Driver: riverpgxv5.New(pool), queues: queues, db: pool, looks: newLooks(clock), begin: begin, log: log}
 }
 
 func (d *driver) GetExecutor() riverdriver.Executor {
@@ -151,7 +147,10 @@ func (l *listener) again(ctx context.Context) bool {
 	l.connected.Store(true)
 	if slices.Contains(topics, insertTopic) {
 		l.mu.Lock()
-		l.missed = slices.Clone(l.driver.inserts)
+		l.missed = nil
+		for _, queue := range l.driver.queues() {
+			l.missed = append(l.missed, &riverdriver.Notification{Topic: insertTopic, Payload: fmt.Sprintf(`{"queue":%q}`, queue)})
+		}
 		l.mu.Unlock()
 	}
 	l.driver.log.Info("listener: listens again")

@@ -21,7 +21,7 @@ func TestListenerComesBack(t *testing.T) {
 	pool, err := pgxpool.New(ctx, testdb.New(t))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	d := newDriver(pool, []string{"a", "b"}, nil, newClock(), slog.New(slog.DiscardHandler))
+	d := newDriver(pool, func() []string { return []string{"a", "b"} }, nil, newClock(), slog.New(slog.DiscardHandler))
 	l := d.GetListener(&riverdriver.GetListenenerParams{})
 	require.NoError(t, l.Connect(ctx))
 	require.NoError(t, l.Listen(ctx, insertTopic))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,24 +66,30 @@ type drainWorker struct {
 	engine *outbox.Engine
 	jobs   jobs
 	log    *slog.Logger
-	room   chan struct{}            // as many as drain at the same time, of all consumers: each takes a connection
-	turns  map[string]chan struct{} // by consumer: one at a time has it
-	queues map[string]string        // its own, and whose drains they have
+	room   chan struct{} // as many as drain at the same time, of all consumers: each takes a connection
+	turns  rooms         // by consumer: one at a time has it
 	clock  *clock
 
 	givesWay func(consumer string) bool // the engine's
 }
 
-func newDrainWorker(pool *pgxpool.Pool, reg *outbox.Registry, clock *clock, log *slog.Logger) *drainWorker {
+func newDrainWorker(pool *pgxpool.Pool, clock *clock, log *slog.Logger) *drainWorker {
 	conns := pool.Config().MaxConns
-	w := &drainWorker{
-		log: log, clock: clock, room: make(chan struct{}, conns-min(poolKept, conns/3)), turns: map[string]chan struct{}{}, queues: map[string]string{},
+	return &drainWorker{log: log, clock: clock, room: make(chan struct{}, conns-min(poolKept, conns/3)), turns: rooms{size: 1}}
+}
+
+// rooms are as many places for each consumer, also for one that comes later.
+type rooms struct {
+	size int
+	of   sync.Map // of chan struct{}, by consumer
+}
+
+func (r *rooms) room(consumer string) chan struct{} {
+	room, ok := r.of.Load(consumer)
+	if !ok {
+		room, _ = r.of.LoadOrStore(consumer, make(chan struct{}, r.size))
 	}
-	for _, c := range reg.Consumers() {
-		w.turns[c.Name] = make(chan struct{}, 1)
-		w.queues[outbox.DrainQueue(c.Name)] = c.Name
-	}
-	return w
+	return room.(chan struct{})
 }
 
 func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return drainTime }
@@ -90,11 +97,19 @@ func (*drainWorker) Timeout(*river.Job[DrainArgs]) time.Duration { return drainT
 // begin is within what time jobs begin when so many are taken up at once: later, if they are drains and there may not be room for all, or
 // they are to wait for their turn.
 func (w *drainWorker) begin(queue string, jobs int) time.Duration {
-	consumer, drains := w.queues[queue]
+	consumer, drains := drainsOf(queue)
 	if drains && (len(w.room)+jobs > cap(w.room) || w.givesWay(consumer)) {
 		return drainLater
 	}
 	return 0
+}
+
+// drainsOf returns the consumer whose drains a queue has, if it has drains.
+func drainsOf(queue string) (consumer string, ok bool) {
+	if queue == outbox.RelayQueue {
+		return "", false
+	}
+	return strings.CutPrefix(queue, outbox.DrainQueue(""))
 }
 
 // Work drains a lane for a while. It never fails: what is left, for whatever reason, keeps the lane due.
@@ -107,10 +122,10 @@ func (w *drainWorker) Work(ctx context.Context, job *river.Job[DrainArgs]) error
 // turn waits until no other drain of the consumer has the turn in this process, for so long at most. It returns what gives the turn to the
 // next one.
 func (w *drainWorker) turn(ctx context.Context, consumer string, most time.Duration) (done func()) {
-	turn := w.turns[consumer]
-	if turn == nil || most == 0 {
+	if most == 0 {
 		return func() {}
 	}
+	turn := w.turns.room(consumer)
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
@@ -223,7 +238,8 @@ func (w *drainWorker) slice(ctx context.Context, lane outbox.Lane, jobID int64) 
 // that slow handlers end up in the consumer's queue, where they have their own limit.
 type here struct {
 	drains *drainWorker
-	room   map[string]chan struct{}
+	works  func(consumer string) bool // whether this process works its queues
+	room   rooms
 	ctx    context.Context //nolint:containedctx // of the workers' run: it ends what runs in the background
 	end    context.CancelFunc
 
@@ -235,20 +251,20 @@ type here struct {
 // drainsHere is how many drains of a consumer run without a job at a time.
 const drainsHere = 2
 
-func newHere(reg *outbox.Registry, drains *drainWorker) *here {
-	h := &here{drains: drains, room: map[string]chan struct{}{}}
-	for _, c := range reg.Consumers() {
-		h.room[c.Name] = make(chan struct{}, drainsHere)
-	}
+func newHere(works func(consumer string) bool, drains *drainWorker) *here {
+	h := &here{drains: drains, works: works, room: rooms{size: drainsHere}}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	return h
 }
 
 func (h *here) drain(l outbox.Lane) bool {
-	room := h.room[l.Consumer]
+	if !h.works(l.Consumer) {
+		return false
+	}
+	room := h.room.room(l.Consumer)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if room == nil || h.stopped {
+	if h.stopped {
 		return false
 	}
 	select {

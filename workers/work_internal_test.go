@@ -23,7 +23,7 @@ func TestDrainsBeginWhenThereIsRoom(t *testing.T) {
 	pool := testdb.SmallPool(t, testdb.Pool(t), 6)
 	reg := outbox.NewRegistry()
 	outbox.Handle(reg, "a", func(context.Context, pgx.Tx, outbox.Received[struct{}]) error { return nil }, outbox.On("x.*"))
-	w := newDrainWorker(pool, reg, newClock(), slog.New(slog.DiscardHandler))
+	w := newDrainWorker(pool, newClock(), slog.New(slog.DiscardHandler))
 	w.engine = outbox.NewEngine(pool, reg, nil, outbox.Config{Logger: slog.New(slog.DiscardHandler)})
 	w.givesWay = w.engine.GivesWay
 	var job int64
@@ -84,7 +84,7 @@ func TestDrainsGiveWay(t *testing.T) {
 	}, outbox.On("x.*"), outbox.Timeout(time.Minute))
 	made, err := NewJobs(pool, "")
 	require.NoError(t, err)
-	w = newDrainWorker(pool, reg, newClock(), slog.New(slog.DiscardHandler))
+	w = newDrainWorker(pool, newClock(), slog.New(slog.DiscardHandler))
 	w.jobs = made.(jobs)
 	w.engine = outbox.NewEngine(pool, reg, made, outbox.Config{Logger: slog.New(slog.DiscardHandler)})
 	w.givesWay = func(consumer string) bool { return consumer == "a" }
@@ -141,7 +141,7 @@ func TestDrainsTakeTurns(t *testing.T) {
 	}
 	engine := outbox.NewEngine(pool, reg, nil, outbox.Config{Logger: slog.New(slog.DiscardHandler)})
 	synctest.Test(t, func(t *testing.T) {
-		w := newDrainWorker(pool, reg, newClock(), slog.New(slog.DiscardHandler))
+		w := newDrainWorker(pool, newClock(), slog.New(slog.DiscardHandler))
 		w.engine, w.givesWay = engine, engine.GivesWay
 		begun := time.Now()
 		turns := make(chan func(), 1)
@@ -162,9 +162,9 @@ func TestDrainsTakeTurns(t *testing.T) {
 		third := <-turns
 		require.Equal(t, turnWait, time.Since(begun), "the third one waits no longer than that")
 		third()
-		require.Len(t, w.turns["a"], 1, "who has no turn has none to give on")
+		require.Len(t, w.turns.room("a"), 1, "who has no turn has none to give on")
 		second()
-		require.Empty(t, w.turns["a"])
+		require.Empty(t, w.turns.room("a"))
 
 		ended, end := context.WithCancel(t.Context())
 		w.turn(t.Context(), "a", turnWait)

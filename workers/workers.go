@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -64,13 +63,21 @@ type Config struct {
 	TracerProvider trace.TracerProvider
 	// Observer is told what the engine does, for metrics. Default: nobody is.
 	Observer outbox.Observer
+	// Consumers returns the consumers that there are beside those of the registry: those that operators make while the service runs. It
+	// is asked at the start and every two seconds, one call at a time, and within five seconds, which its context says and it has to heed.
+	// What is new in its answer is worked from then on, what is gone from it is given up, and what is the same name runs as the answer has
+	// it. The answer must not be changed afterwards.
+	//
+	// Nothing of it is registered: what a consumer subscribes to, and whether it is one, is in the database (outbox.Operator.Create), and a
+	// name that the database does not know is left out. A name of the registry is refused, which is logged once. Where the function fails,
+	// or panics, all stays as it is, at the start without any of these consumers, and that is logged; nothing else ends for it.
+	Consumers func(ctx context.Context) (*outbox.Registry, error)
 }
 
 // Workers runs the relay, the drains and the deliveries of one process.
 type Workers struct {
 	engine *outbox.Engine
 	client *river.Client[pgx.Tx]
-	reg    *outbox.Registry
 	log    *slog.Logger
 
 	stop   chan struct{} // closed when the relay is to hand over
@@ -82,9 +89,10 @@ type Workers struct {
 
 	softStop time.Duration
 
-	poll, lazyPoll time.Duration   // the second for jobs that do not depend on it
-	queues         map[string]bool // that are worked
-	covered        map[string]bool // consumers
+	poll, lazyPoll time.Duration // the second for jobs that do not depend on it
+
+	beside *beside // nil: there are no other consumers than the registry's
+	roster roster
 
 	mu         sync.Mutex
 	maintained time.Time
@@ -101,8 +109,10 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 		cfg.SoftStop = 10 * time.Second
 	}
 	w := &Workers{
-		reg: reg, log: cfg.Logger, stop: make(chan struct{}), poll: poll, lazyPoll: pollLazily, clock: newClock(), pool: pool,
-		queues: map[string]bool{}, covered: map[string]bool{},
+		log: cfg.Logger, stop: make(chan struct{}), poll: poll, lazyPoll: pollLazily, clock: newClock(), pool: pool, roster: newRoster(),
+	}
+	if cfg.Consumers != nil {
+		w.beside = &beside{ask: cfg.Consumers, log: cfg.Logger, refused: map[string]bool{}}
 	}
 	switch {
 	case cfg.Poll > 0:
@@ -110,17 +120,13 @@ func New(pool *pgxpool.Pool, reg *outbox.Registry, cfg Config) (*Workers, error)
 	case cfg.PollOnly:
 		w.lazyPoll = poll
 	}
-	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, reg, w.clock, cfg.Logger), &deliverWorker{clock: w.clock}
-	w.here, w.softStop = newHere(reg, drain), cfg.SoftStop
+	relay, drain, deliver := &relayWorker{stop: w.stop}, newDrainWorker(pool, w.clock, cfg.Logger), &deliverWorker{clock: w.clock}
+	w.here, w.softStop = newHere(w.roster.works, drain), cfg.SoftStop
 	known := river.NewWorkers()
 	river.AddWorker(known, relay)
 	river.AddWorker(known, drain)
 	river.AddWorker(known, deliver)
-	queues := []string{outbox.RelayQueue}
-	for _, c := range reg.Consumers() {
-		queues = append(queues, outbox.DrainQueue(c.Name), outbox.DeliverQueue(c.Name))
-	}
-	client, err := river.NewClient(newDriver(pool, queues, drain.begin, w.clock, cfg.Logger), &river.Config{
+	client, err := river.NewClient(newDriver(pool, w.roster.queues, drain.begin, w.clock, cfg.Logger), &river.Config{
 		Schema:              string(cfg.Schema),
 		Workers:             known,
 		Queues:              map[string]river.QueueConfig{outbox.RelayQueue: {MaxWorkers: 1, FetchPollInterval: w.lazyPoll}},
@@ -155,6 +161,9 @@ func (w *Workers) Engine() *outbox.Engine { return w.engine }
 
 // Start registers the consumers and starts to work, in the background. ctx bounds the start alone; end the work with Stop.
 func (w *Workers) Start(ctx context.Context) error {
+	if w.beside != nil {
+		w.beside.look(ctx, w.engine)
+	}
 	uncovered, err := w.engine.Register(ctx)
 	if err != nil {
 		return err
@@ -179,6 +188,9 @@ func (w *Workers) Start(ctx context.Context) error {
 	w.loop.Go(func() { w.maintain(running) })
 	w.loop.Go(func() { w.retain(running) })
 	w.loop.Go(func() { w.engine.RunOperations(running, w.stop) })
+	if w.beside != nil {
+		w.loop.Go(func() { w.follow(running) })
+	}
 	return nil
 }
 
@@ -272,47 +284,4 @@ func (w *Workers) retain(ctx context.Context) {
 			w.log.Error("retention", "error", err)
 		}
 	}
-}
-
-// cover works the queues of all consumers but the uncovered ones: those are left to a build that handles all that
-// their subscriptions let through.
-func (w *Workers) cover(ctx context.Context, uncovered []string) error {
-	for _, c := range w.reg.Consumers() {
-		want := !slices.Contains(uncovered, c.Name)
-		if known, ok := w.covered[c.Name]; ok && known == want {
-			continue
-		}
-		if !want {
-			w.log.Error("consumer left to another build: its subscriptions go beyond this program's code", "consumer", c.Name)
-		}
-		for queue, cfg := range map[string]river.QueueConfig{
-			// Wake-ups are given again while a lane is behind: to poll for them often is of no use.
-			outbox.DrainQueue(c.Name):   {MaxWorkers: min(c.Concurrency, drainsAtOnce), FetchPollInterval: w.lazyPoll},
-			outbox.DeliverQueue(c.Name): {MaxWorkers: c.Concurrency},
-		} {
-			if err := w.work(ctx, queue, cfg, want); err != nil {
-				return err
-			}
-		}
-		w.covered[c.Name] = want
-	}
-	return nil
-}
-
-// work begins or ends to work a queue.
-func (w *Workers) work(ctx context.Context, queue string, cfg river.QueueConfig, want bool) error {
-	switch {
-	case want == w.queues[queue]:
-		return nil
-	case want:
-		if err := w.client.Queues().Add(queue, cfg); err != nil {
-			return fmt.Errorf("workers: add queue %s: %w", queue, err)
-		}
-	default:
-		if err := w.client.Queues().Remove(ctx, queue); err != nil {
-			return fmt.Errorf("workers: remove queue %s: %w", queue, err)
-		}
-	}
-	w.queues[queue] = want
-	return nil
 }

@@ -78,7 +78,7 @@ func (p *Pages) pause(c echo.Context) error { return p.setPaused(c, p.operator.P
 
 func (p *Pages) resume(c echo.Context) error { return p.setPaused(c, p.operator.Resume, "resumed") }
 
-func (p *Pages) setPaused(c echo.Context, set func(context.Context, string, outbox.Action) error, what string) error {
+func (p *Pages) setPaused(c echo.Context, set func(context.Context, string, outbox.Action, ...outbox.Also) error, what string) error {
 	v, err := p.consumerForm(c)
 	if err != nil {
 		return err

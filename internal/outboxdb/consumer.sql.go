@@ -12,6 +12,24 @@ import (
 	"github.com/google/uuid"
 )
 
+const ConsumerBehind = `-- name: ConsumerBehind :one
+SELECT EXISTS (SELECT FROM /*schema*/cursors c
+  LEFT JOIN /*schema*/run_lanes l ON l.run = c.run AND l.lane = c.lane
+  JOIN /*schema*/events e ON e.lane = c.lane AND e.pos > c.pos
+ WHERE c.consumer = $1
+   AND (l.run IS NULL OR e.pos <= l.to_pos OR e.pos > l.resume_pos)
+   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR e.pos <= l.to_pos) AND e.type LIKE s.like_pattern))
+`
+
+// Whether anything that is wanted is ahead of the cursors.
+func (q *Queries) ConsumerBehind(ctx context.Context, db DBTX, consumer string) (bool, error) {
+	row := db.QueryRow(ctx, ConsumerBehind, consumer)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const ConsumerCounts = `-- name: ConsumerCounts :one
 WITH ahead AS (
     SELECT coalesce(sum(n.wanted), 0)::bigint AS lag, coalesce(bool_and(n.looked < $2::bigint), true)::boolean AS whole,
@@ -643,8 +661,38 @@ func (q *Queries) ConsumerSubscribe(ctx context.Context, db DBTX, arg ConsumerSu
 	return err
 }
 
+const ConsumerSubscriptions = `-- name: ConsumerSubscriptions :many
+SELECT pattern, from_pos FROM /*schema*/consumer_subscriptions WHERE consumer = $1 ORDER BY pattern
+`
+
+type ConsumerSubscriptionsRow struct {
+	Pattern string
+	FromPos int64
+}
+
+func (q *Queries) ConsumerSubscriptions(ctx context.Context, db DBTX, consumer string) ([]ConsumerSubscriptionsRow, error) {
+	rows, err := db.Query(ctx, ConsumerSubscriptions, consumer)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ConsumerSubscriptionsRow{}
+	for rows.Next() {
+		var i ConsumerSubscriptionsRow
+		if err := rows.Scan(&i.Pattern, &i.FromPos); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ConsumerUnsettledTypes = `-- name: ConsumerUnsettledTypes :many
-SELECT DISTINCT e.type FROM (SELECT h.lane, h.pos FROM /*schema*/holds h WHERE h.consumer = $1
+SELECT DISTINCT e.type FROM (SELECT h.lane, h.pos FROM /*schema*/holds h
+                               WHERE h.consumer = $1 AND h.settled_at IS NULL
                               UNION ALL SELECT w.lane, w.pos FROM /*schema*/waiting w WHERE w.consumer = $1) AS u
   JOIN /*schema*/events e ON e.lane = u.lane AND e.pos = u.pos
 `

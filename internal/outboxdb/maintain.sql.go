@@ -186,7 +186,8 @@ func (q *Queries) HoldSetJob(ctx context.Context, db DBTX, arg HoldSetJobParams)
 }
 
 const HoldsWithoutJob = `-- name: HoldsWithoutJob :many
-SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, e.traceparent, coalesce(j.state::text, '') AS job_state
+SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, e.traceparent, coalesce(j.state::text, '') AS job_state,
+       (h.changed_at < clock_timestamp() - interval '1 minute')::boolean AS long
   FROM /*schema*/holds h
   LEFT JOIN LATERAL (SELECT i.state FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j ON true
   CROSS JOIN LATERAL (SELECT l.correlation_id, coalesce(l.traceparent, '')::text AS traceparent FROM /*schema*/events l
@@ -204,6 +205,7 @@ type HoldsWithoutJobRow struct {
 	CorrelationID string
 	Traceparent   string
 	JobState      interface{}
+	Long          bool
 }
 
 // Unsettled holds that nobody works on: their job ended without a word, or is gone. (The job is asked for in order, as only the
@@ -225,6 +227,7 @@ func (q *Queries) HoldsWithoutJob(ctx context.Context, db DBTX) ([]HoldsWithoutJ
 			&i.CorrelationID,
 			&i.Traceparent,
 			&i.JobState,
+			&i.Long,
 		); err != nil {
 			return nil, err
 		}

@@ -51,7 +51,8 @@ SELECT id FROM /*schema*/consumers WHERE name = @name FOR UPDATE;
 SELECT kind FROM /*schema*/consumers WHERE name = @name FOR UPDATE;
 
 -- name: ConsumerUnsettledTypes :many
-SELECT DISTINCT e.type FROM (SELECT h.lane, h.pos FROM /*schema*/holds h WHERE h.consumer = @consumer
+SELECT DISTINCT e.type FROM (SELECT h.lane, h.pos FROM /*schema*/holds h
+                               WHERE h.consumer = @consumer AND h.settled_at IS NULL
                               UNION ALL SELECT w.lane, w.pos FROM /*schema*/waiting w WHERE w.consumer = @consumer) AS u
   JOIN /*schema*/events e ON e.lane = u.lane AND e.pos = u.pos;
 
@@ -114,6 +115,9 @@ SELECT e.relayed_at FROM /*schema*/events e
 -- name: ConsumerPatterns :many
 SELECT consumer, pattern FROM /*schema*/consumer_subscriptions ORDER BY consumer, pattern;
 
+-- name: ConsumerSubscriptions :many
+SELECT pattern, from_pos FROM /*schema*/consumer_subscriptions WHERE consumer = @consumer ORDER BY pattern;
+
 -- name: ConsumerList :many
 SELECT c.name, c.kind, c.ordered, c.on_dead, c.paused_at, c.created_at,
        ARRAY(SELECT s.pattern FROM /*schema*/consumer_subscriptions s WHERE s.consumer = c.name ORDER BY s.pattern)::text[] AS patterns
@@ -130,6 +134,16 @@ SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(e
    AND (l.run IS NULL OR e.pos <= l.to_pos OR e.pos > l.resume_pos)
    AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
                 WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR e.pos <= l.to_pos) AND e.type LIKE s.like_pattern);
+
+-- name: ConsumerBehind :one
+-- Whether anything that is wanted is ahead of the cursors.
+SELECT EXISTS (SELECT FROM /*schema*/cursors c
+  LEFT JOIN /*schema*/run_lanes l ON l.run = c.run AND l.lane = c.lane
+  JOIN /*schema*/events e ON e.lane = c.lane AND e.pos > c.pos
+ WHERE c.consumer = @consumer
+   AND (l.run IS NULL OR e.pos <= l.to_pos OR e.pos > l.resume_pos)
+   AND EXISTS (SELECT FROM /*schema*/consumer_subscriptions s
+                WHERE s.consumer = c.consumer AND (e.pos > s.from_pos OR e.pos <= l.to_pos) AND e.type LIKE s.like_pattern));
 
 -- name: ConsumerHolds :one
 SELECT count(*) FILTER (WHERE settled_at IS NULL AND dead_at IS NULL) AS in_flight,

@@ -49,7 +49,8 @@ UPDATE /*schema*/holds SET rescues = rescues + 1, attempts = CASE WHEN @free::bo
 -- name: HoldsWithoutJob :many
 -- Unsettled holds that nobody works on: their job ended without a word, or is gone. (The job is asked for in order, as only the
 -- index of the primary key has it: another one leads to it, too, by way of all jobs.)
-SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, e.traceparent, coalesce(j.state::text, '') AS job_state
+SELECT h.consumer, h.event_id, h.job_id, h.attempts, e.correlation_id, e.traceparent, coalesce(j.state::text, '') AS job_state,
+       (h.changed_at < clock_timestamp() - interval '1 minute')::boolean AS long
   FROM /*schema*/holds h
   LEFT JOIN LATERAL (SELECT i.state FROM /*schema*/river_job i WHERE i.id >= h.job_id AND i.id <= h.job_id ORDER BY i.id LIMIT 1) j ON true
   CROSS JOIN LATERAL (SELECT l.correlation_id, coalesce(l.traceparent, '')::text AS traceparent FROM /*schema*/events l
