@@ -75,7 +75,9 @@ type laneWake struct {
 	queued    bool      // a wake-up that nobody has taken up for a while is in the queue: another brings nothing
 }
 
-func newWakes() *wakes { return &wakes{lanes: map[Lane]*laneWake{}, known: map[string]outboxdb.ConsumerListRow{}} }
+func newWakes() *wakes {
+	return &wakes{lanes: map[Lane]*laneWake{}, known: map[string]outboxdb.ConsumerListRow{}}
+}
 
 func (w *wakes) lane(l Lane) *laneWake {
 	s := w.lanes[l]
