@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/trace"
 
@@ -192,29 +191,7 @@ func (e *Engine) inLaterTx(ctx context.Context, fn func(tx pgx.Tx) error) error 
 // db puts the schema before our tables in every generated query.
 func (e *Engine) db(db outboxdb.DBTX) outboxdb.DBTX { return e.schema.on(db) }
 
-func (s Schema) on(db outboxdb.DBTX) outboxdb.DBTX {
-	if s == "" {
-		return db
-	}
-	return schemaDB{db, s}
-}
-
-type schemaDB struct {
-	outboxdb.DBTX
-	schema Schema
-}
-
-func (d schemaDB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	return d.DBTX.Exec(ctx, d.schema.sql(sql), args...)
-}
-
-func (d schemaDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return d.DBTX.Query(ctx, d.schema.sql(sql), args...)
-}
-
-func (d schemaDB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return d.DBTX.QueryRow(ctx, d.schema.sql(sql), args...)
-}
+func (s Schema) on(db outboxdb.DBTX) outboxdb.DBTX { return outboxdb.On(string(s), db) }
 
 // maxAttempts and backoff are the consumer's own, else the engine's.
 func (e *Engine) maxAttempts(c *Consumer) int {

@@ -395,3 +395,19 @@ type Waiting struct {
 	Since    time.Time
 	Run      *int64
 }
+
+type Webhook struct {
+	Consumer       string
+	Url            string
+	Secret         string
+	OldSecret      *string
+	OldSecretUntil *time.Time
+	CreatedAt      time.Time
+	ChangedAt      time.Time
+	FailingSince   *time.Time
+	LastStatus     *int16
+	LastError      *string
+	LastAt         *time.Time
+	DisabledAt     *time.Time
+	DisabledReason *string
+}

@@ -2,10 +2,12 @@
 package outboxdb
 
 import (
+	"context"
 	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // marker stands before every table and function of ours in sql/outbox.
@@ -36,4 +38,29 @@ func Prefix(schema string) string {
 		return ""
 	}
 	return pgx.Identifier{schema}.Sanitize() + "."
+}
+
+// On puts the schema before the tables of every query that goes through db.
+func On(schema string, db DBTX) DBTX {
+	if schema == "" {
+		return db
+	}
+	return schemaDB{db, schema}
+}
+
+type schemaDB struct {
+	DBTX
+	schema string
+}
+
+func (d schemaDB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return d.DBTX.Exec(ctx, In(d.schema, sql), args...)
+}
+
+func (d schemaDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return d.DBTX.Query(ctx, In(d.schema, sql), args...)
+}
+
+func (d schemaDB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return d.DBTX.QueryRow(ctx, In(d.schema, sql), args...)
 }
