@@ -3,7 +3,7 @@
 -- table may sign.
 CREATE TABLE webhooks (
     consumer         text PRIMARY KEY REFERENCES consumers (name) ON UPDATE CASCADE ON DELETE CASCADE,
-    url              text NOT NULL CHECK (url ~ '^https?://[!-~]+$' AND octet_length(url) <= 2000),
+    url              text NOT NULL CHECK (url ~* '^https?://[!-~]+$' AND octet_length(url) <= 2000),
     secret           text NOT NULL CHECK (secret ~ '^whsec_[A-Za-z0-9+/]+=*$'),
     -- Signs along until then, so that a receiver can take its time with the new one.
     old_secret       text CHECK (old_secret ~ '^whsec_[A-Za-z0-9+/]+=*$'),

@@ -70,16 +70,19 @@ type sender struct {
 	clients  map[string]*http.Client // by scheme
 }
 
-func newSender(o Options) *sender {
+// newSender returns a sender that finds addresses by the resolver (nil: as this machine does).
+func newSender(o Options, resolver *net.Resolver) *sender {
 	s := &sender{networks: o.Networks, timeout: o.Timeout, clients: map[string]*http.Client{}}
 	for _, scheme := range []string{"http", "https"} {
-		s.clients[scheme] = newClient(s.rules(scheme), nil)
+		s.clients[scheme] = newClient(s.rules(scheme), resolver)
 	}
 	return s
 }
 
 // rules are those of a scheme: plain text stays at home.
-func (s *sender) rules(scheme string) rules { return rules{networks: s.networks, public: scheme == "https"} }
+func (s *sender) rules(scheme string) rules {
+	return rules{networks: s.networks, public: scheme == "https"}
+}
 
 // newClient returns a client that asks the rules of each address that it is about to dial, after its name was resolved: whatever a name leads to
 // at another time is of no use to anybody. It has no proxy, which would dial in its place, no cookies, and follows no redirect.

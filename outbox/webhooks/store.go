@@ -81,7 +81,7 @@ func New(pool *pgxpool.Pool, operator *outbox.Operator, schema outbox.Schema, o 
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Store{pool: pool, operator: operator, schema: schema, q: outboxdb.New(), o: o, sender: newSender(o)}
+	return &Store{pool: pool, operator: operator, schema: schema, q: outboxdb.New(), o: o, sender: newSender(o, nil)}
 }
 
 // Endpoint is an HTTP endpoint and how it does. Its secret is not among it: Create and Rotate give that, once.
