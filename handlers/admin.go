@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/handlers/pages"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // AdminConfig is what the operators' listener needs.
@@ -23,6 +24,8 @@ type AdminConfig struct {
 	Tokens map[string]string
 	// Metrics answers GET /metrics, without a token, as the probes do. Nil: there is no such route.
 	Metrics http.Handler
+	// Webhooks keeps the endpoints that events are sent to. Nil: there are no routes and no pages for them.
+	Webhooks *webhooks.Store
 	// River is River's UI, which expects to be below /admin/river. Nil: it is not there, nor without tokens.
 	River http.Handler
 }
@@ -33,12 +36,12 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	if cfg.Metrics != nil {
 		e.GET("/metrics", echo.WrapHandler(cfg.Metrics))
 	}
-	a := &admin{operator: cfg.Operator, pool: cfg.Pool, river: cfg.River}
+	a := &admin{operator: cfg.Operator, pool: cfg.Pool, river: cfg.River, webhooks: cfg.Webhooks}
 	if len(cfg.Tokens) == 0 {
 		return e
 	}
 	a.pages = pages.New(pages.Config{
-		Operator: cfg.Operator, Tokens: cfg.Tokens, Explain: explainToPage, Admission: cfg.Admission,
+		Operator: cfg.Operator, Tokens: cfg.Tokens, Explain: explainToPage, Admission: cfg.Admission, Webhooks: cfg.Webhooks,
 		Find:  func(ctx context.Context, query string) (outbox.Search, error) { return Lookup(ctx, cfg.Pool, query) },
 		River: a.river != nil,
 	})
@@ -75,6 +78,9 @@ func NewAdmin(cfg AdminConfig) *echo.Echo {
 	g.GET("/consumers/:name/backfills", a.backfills)
 	g.GET("/backfills/:id", a.backfillStatus)
 	g.POST("/backfills/:id/stop", a.stopBackfill)
+	if a.webhooks != nil {
+		a.webhookRoutes(g)
+	}
 	return e
 }
 
@@ -82,6 +88,7 @@ type admin struct {
 	operator *outbox.Operator
 	pool     *pgxpool.Pool
 	pages    *pages.Pages
+	webhooks *webhooks.Store
 	river    http.Handler
 }
 
@@ -145,6 +152,7 @@ func adminProblem(err error) error {
 	var refused *outbox.InvalidEventError
 	var data *outbox.InvalidDataError
 	var redaction *outbox.InvalidRedactionError
+	var webhook *webhooks.InvalidError
 	switch {
 	case errors.As(err, &data):
 		errs := make([]fieldError, len(data.Fields))
@@ -158,6 +166,8 @@ func adminProblem(err error) error {
 			errs[i] = fieldError(f)
 		}
 		return validation(errs)
+	case errors.As(err, &webhook):
+		return invalid("/"+webhook.Field, webhook.Reason)
 	case errors.Is(err, outbox.ErrNotFound):
 		return notFound("object")
 	case errors.Is(err, outbox.ErrReasonRequired):

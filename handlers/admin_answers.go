@@ -3,8 +3,10 @@ package handlers
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // What operators' routes answer where that is not what the library returns. The command line gives the same documents.
@@ -19,6 +21,24 @@ type Paused struct {
 type Unsubscribed struct {
 	Name         string `json:"name"`
 	Unsubscribed string `json:"unsubscribed"`
+}
+
+// MadeWebhook is an endpoint that was made, with its secret, which is told this once.
+type MadeWebhook struct {
+	webhooks.Endpoint
+	Secret string `json:"secret"`
+}
+
+// Rotated is an endpoint's new secret, which is told this once. The old one signs along until then.
+type Rotated struct {
+	Name           string    `json:"name"`
+	Secret         string    `json:"secret"`
+	OldSecretUntil time.Time `json:"old_secret_until"`
+}
+
+// NewRotated is the answer to a rotation that was made just now.
+func NewRotated(name, secret string) Rotated {
+	return Rotated{name, secret, time.Now().UTC().Add(webhooks.OldSecretFor).Truncate(time.Second)}
 }
 
 // Replaying is a dead letter on its way to its consumer again.

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 const (
@@ -17,7 +18,7 @@ const (
 	River = "/admin/river"
 )
 
-// Config is what the pages need; all of it is required but for Admission and River.
+// Config is what the pages need; all of it is required but for Admission, Webhooks and River.
 type Config struct {
 	Operator *outbox.Operator
 	// Tokens let operators in; the value is the actor's name.
@@ -26,6 +27,8 @@ type Config struct {
 	Find func(ctx context.Context, query string) (outbox.Search, error)
 	// Admission, where there is one, is what new work is refused by.
 	Admission *outbox.Admission
+	// Webhooks, where they are kept, have pages of their own.
+	Webhooks *webhooks.Store
 	// Explain gives an error that no page knows its form, and leaves it for the request's log line.
 	Explain func(c echo.Context, err error) Failure
 	// River says that River's UI is mounted: the pages have a link to it.
@@ -46,6 +49,7 @@ type Pages struct {
 	sessions  sessions
 	guesses   guesses
 	admission *outbox.Admission
+	webhooks  *webhooks.Store
 	origin    *http.CrossOriginProtection
 	samples   *samples
 	sections  []section
@@ -55,11 +59,15 @@ type Pages struct {
 func New(cfg Config) *Pages {
 	p := &Pages{
 		operator: cfg.Operator, find: cfg.Find, explain: cfg.Explain, sessions: newSessions(cfg.Tokens),
-		admission: cfg.Admission,
+		admission: cfg.Admission, webhooks: cfg.Webhooks,
 		origin:    http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator), sections: sections,
 	}
+	if cfg.Webhooks != nil {
+		beforeAudit := len(sections) - 1
+		p.sections = slices.Insert(slices.Clone(sections), beforeAudit, section{"Webhooks", webhooksPath})
+	}
 	if cfg.River {
-		p.sections = append(slices.Clip(sections), section{"Jobs", River + "/"})
+		p.sections = append(slices.Clip(p.sections), section{"Jobs", River + "/"})
 	}
 	return p
 }
@@ -120,4 +128,7 @@ func (p *Pages) Routes(e *echo.Echo) {
 	e.POST(Root+"/consumers/:name/backfill", p.backfill)
 	e.POST(Root+"/consumers/:name/backfills/:id/stop", p.stopBackfill)
 	e.GET(Root+"/audit", p.audit)
+	if p.webhooks != nil {
+		p.webhookRoutes(e)
+	}
 }

@@ -21,7 +21,7 @@ var templateFiles embed.FS
 var templates = sync.OnceValue(func() map[string]*template.Template {
 	all := map[string]*template.Template{}
 	for _, name := range []string{
-		"login", "failure", "overview", "letters", "letter", "operations", "operation", "search", "trace", "event", "consumers", "consumer", "audit",
+		"login", "failure", "overview", "letters", "letter", "operations", "operation", "search", "trace", "event", "consumers", "consumer", "audit", "webhooks", "webhook",
 	} {
 		all[name] = template.Must(template.New("layout.html").Funcs(functions).ParseFS(templateFiles,
 			"templates/layout.html", "templates/parts.html", "templates/timeline.html", "templates/"+name+".html"))
@@ -66,6 +66,11 @@ var done = map[string]string{
 	"backfill":  "The backfill has begun.",
 	"stopped":   "It was stopped. What it has done stays done.",
 	"operation": "The operation has begun. This page follows it.",
+	"enabled":   "The webhook is enabled: what has waited for it is sent.",
+	"disabled":  "The webhook is disabled: nothing is sent to it until it is enabled.",
+	"changed":   "The webhook is changed.",
+	"resent":    "What it was sent since then is sent again. The page of its consumer shows how far that is.",
+	"removed":   "The webhook is removed.",
 }
 
 // after answers an action: it leads to a page, which says what was done.
