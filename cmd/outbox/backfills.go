@@ -45,20 +45,27 @@ func (c consumersBackfill) Run(ctx context.Context) error {
 	}
 	return operate(ctx, func(o *outbox.Operator) error {
 		s, err := o.Backfill(ctx, c.Name, b, c.action(c.Force))
-		if err == nil && !c.Detach {
-			s, err = c.followBackfill(ctx, o, s.ID)
-		}
 		if err != nil {
 			return err
 		}
-		if err := c.print(s, func(p *printer) { p.line("%s", howFar(*s)) }); err != nil {
+		return c.awaitBackfill(ctx, o, s, c.Detach)
+	})
+}
+
+// awaitBackfill waits for the end of a backfill, unless detached, and prints how far it is. One that did not come to its end is an error.
+func (o output) awaitBackfill(ctx context.Context, by *outbox.Operator, s *outbox.BackfillStatus, detached bool) (err error) {
+	if !detached {
+		if s, err = o.followBackfill(ctx, by, s.ID); err != nil {
 			return err
 		}
-		if !c.Detach && s.State != "done" {
-			return fmt.Errorf("backfill: %d is %s", s.ID, s.State)
-		}
-		return nil
-	})
+	}
+	if err := o.print(s, func(p *printer) { p.line("%s", howFar(*s)) }); err != nil {
+		return err
+	}
+	if !detached && s.State != "done" {
+		return fmt.Errorf("backfill: %d is %s", s.ID, s.State)
+	}
+	return nil
 }
 
 // howFar is a backfill on a line.

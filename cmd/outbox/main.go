@@ -24,6 +24,7 @@ type commands struct {
 	Operations  operationsCommand  `cmd:"" help:"Look at replays of many letters, and stop them."`
 	Audit       auditCommand       `cmd:"" help:"What operators did, to what and why."`
 	Consumers   consumersCommand   `cmd:"" help:"Look at the consumers; pause, backfill, remove them."`
+	Webhooks    webhooksCommand    `cmd:"" help:"Endpoints of others, to which events are sent: look at them; add, change, test, disable and remove them, and send again."`
 	Backfills   backfillsCommand   `cmd:"" help:"Look at backfills, and stop them."`
 	Stats       statsCommand       `cmd:"" help:"How the whole is doing: the relay, the outbox, each consumer and the jobs."`
 	Load        loadCommand        `cmd:"" help:"Load a running service with customers, and print how fast it is: what it writes, and from commit to effect."`

@@ -19,6 +19,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/telemetry"
 	"github.com/pgoutbox/pgoutbox/migrations"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 	"github.com/pgoutbox/pgoutbox/workers"
 	"github.com/pgoutbox/pgoutbox/workers/consumers"
 )
@@ -90,6 +91,12 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	operator := outbox.NewOperator(s.pool, jobs, "", s.log)
+	options, err := s.cfg.webhooks().options()
+	if err != nil {
+		return err
+	}
+	options.Logger = s.log
+	endpoints := webhooks.New(s.pool, operator, "", options)
 	var admission *outbox.Admission
 	if s.cfg.AdmissionMaxAge > 0 {
 		if admission, err = outbox.NewAdmission(operator, s.cfg.AdmissionMaxAge, s.log); err != nil {
@@ -97,7 +104,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		}
 	}
 	if s.metrics, err = metrics.New(metrics.Config{
-		Pool: s.pool, Stats: operator.Stats, Admission: admission, Build: version(), Logger: s.log,
+		Pool: s.pool, Stats: operator.Stats, Admission: admission, Webhooks: endpoints.List, Build: version(), Logger: s.log,
 	}); err != nil {
 		return err
 	}
@@ -106,7 +113,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	if s.role != roleAPI {
-		if err := s.startWorkers(ctx, provider); err != nil {
+		if err := s.startWorkers(ctx, provider, endpoints); err != nil {
 			return err
 		}
 	}
@@ -141,7 +148,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	admin := handlers.NewAdmin(handlers.AdminConfig{
-		Config: common, Operator: operator.WithConsumers(s.reg), Tokens: tokens, Metrics: s.metrics.Handler(), River: river,
+		Config: common, Operator: operator.WithConsumers(s.reg), Tokens: tokens, Webhooks: endpoints, Metrics: s.metrics.Handler(), River: river,
 	})
 	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
 		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)
@@ -160,7 +167,7 @@ func (s *service) provider() (payments.Provider, error) {
 	return payments.NewSandbox(s.pool), nil
 }
 
-func (s *service) startWorkers(ctx context.Context, provider payments.Provider) error {
+func (s *service) startWorkers(ctx context.Context, provider payments.Provider, endpoints *webhooks.Store) error {
 	sender, err := mail.NewSender(s.cfg.SMTPURL)
 	if err != nil {
 		return fmt.Errorf("SMTP_URL: %w", err)
@@ -172,7 +179,7 @@ func (s *service) startWorkers(ctx context.Context, provider payments.Provider) 
 		MaxAttempts: s.cfg.MaxAttempts, RetryBase: s.cfg.RetryBase, RetryMax: s.cfg.RetryMax, Retention: s.cfg.Retention,
 		PollOnly: s.cfg.PollOnly, SoftStop: softStop,
 		Logger: s.log, LogDeliveries: s.cfg.LogDeliveries == "all", Build: version(),
-		TracerProvider: s.tracing.TracerProvider(), Observer: s.metrics,
+		TracerProvider: s.tracing.TracerProvider(), Observer: s.metrics, Consumers: endpoints.Consumers,
 	})
 	if err != nil {
 		return err

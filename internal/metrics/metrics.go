@@ -17,6 +17,7 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // Config is what the metrics are of.
@@ -26,6 +27,8 @@ type Config struct {
 	Stats func(context.Context) (*outbox.Stats, error)
 	// Admission, where there is one, is what new work is refused by.
 	Admission *outbox.Admission
+	// Webhooks, where there are any, lists them; its context ends after two seconds.
+	Webhooks func(context.Context) ([]webhooks.Endpoint, error)
 	// Build names the running code.
 	Build string
 	// Logger is told when the database does not answer, and when it does again.
@@ -66,6 +69,9 @@ func New(cfg Config) (*Metrics, error) {
 	)
 	if cfg.Admission != nil {
 		all = append(all, newAdmission(cfg.Admission))
+	}
+	if cfg.Webhooks != nil {
+		all = append(all, newEndpoints(cfg.Webhooks))
 	}
 	registry := prometheus.NewRegistry()
 	for _, c := range all {
