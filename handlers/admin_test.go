@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // idleJobs stands for the job queue: it takes everything and does nothing.
@@ -50,6 +52,7 @@ func newOffice(t testing.TB, tokens map[string]string, code ...*outbox.Registry)
 	e := handlers.NewAdmin(handlers.AdminConfig{
 		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler)},
 		Operator: operator, Tokens: tokens,
+		Webhooks: webhooks.New(o.pool, operator, "", webhooks.Options{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
 	})
 	server := httptest.NewServer(e)
 	t.Cleanup(server.Close)

@@ -40,6 +40,11 @@ func (p *process) sample(line string) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	p := startDev(t, dataDir(t), "OUTBOX_MAX_ATTEMPTS=2", "OUTBOX_RETRY_BASE=50ms", "OUTBOX_ADMISSION_MAX_AGE=1h")
+	a, err := call(t.Context(), "POST", p.admin+"/admin/webhooks", map[string]any{
+		"name": "crm", "url": "http://127.0.0.1:1/grace?token=not-a-uuid", "types": []string{"user.*"},
+	}, "Authorization", "Bearer "+p.token)
+	require.NoError(t, err)
+	require.Equal(t, 201, a.status, a.raw)
 	newCustomer(t, p, "grace@example.com")
 	for _, line := range []string{
 		`outbox_deliveries_total{consumer="billing",outcome="applied"} 1`,
@@ -50,6 +55,8 @@ func TestMetrics(t *testing.T) {
 		`outbox_relay_alive 1`,
 		`outbox_scrape_success 1`,
 		`outbox_admission_refusing 0`,
+		`outbox_webhook_disabled{consumer="webhook-crm"} 0`,
+		`outbox_set_aside_total{consumer="webhook-crm",reason="external"} 1`,
 		`outbox_consumer_lag_events{consumer="billing"} 0`,
 		`outbox_http_request_duration_seconds_count{listener="api",method="POST",route="/v1/signup",status="2xx"} 1`,
 	} {

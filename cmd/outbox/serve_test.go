@@ -49,6 +49,10 @@ func TestServeRefusesToSellForNothing(t *testing.T) {
 		"tracing":     {[]string{"OTEL_TRACES_EXPORTER=smoke"}, "OTEL_TRACES_EXPORTER must be otlp, console or none"},
 		"limits":      {[]string{"OUTBOX_RATE_LIMITS=login:pair=5/1h,signup:account=5/1h"}, `OUTBOX_RATE_LIMITS: "signup:account=5/1h" names no limit`},
 		"proxies":     {[]string{"OUTBOX_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, `OUTBOX_TRUSTED_PROXIES: "proxy" must be`},
+		"networks":    {[]string{"OUTBOX_WEBHOOK_NETWORKS=10.0.0.0/8,10.1.2.3"}, `OUTBOX_WEBHOOK_NETWORKS must be networks like 10.1.0.0/16, separated by commas, and has "10.1.2.3"`},
+		"host bits":   {[]string{"OUTBOX_WEBHOOK_NETWORKS=10.1.2.3/8"}, "OUTBOX_WEBHOOK_NETWORKS must be"},
+		"disabling":   {[]string{"OUTBOX_WEBHOOK_DISABLE_AFTER=0"}, "OUTBOX_WEBHOOK_DISABLE_AFTER must be"},
+		"source":      {[]string{"OUTBOX_WEBHOOK_SOURCE=a b"}, "OUTBOX_WEBHOOK_SOURCE must be a URI"},
 		"tokens":      {[]string{"OUTBOX_ADMIN_TOKENS=justatoken"}, "OUTBOX_ADMIN_TOKENS must be name:token"},
 	} {
 		t.Run(name, func(t *testing.T) {

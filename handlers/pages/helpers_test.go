@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
@@ -66,6 +68,7 @@ func newOfficeOf(t testing.TB, reg *outbox.Registry) *office {
 	server := httptest.NewServer(handlers.NewAdmin(handlers.AdminConfig{
 		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler), Admission: admission},
 		Operator: operator, Tokens: map[string]string{token: "anna", "a-token-of-berts": "bert"},
+		Webhooks: webhooks.New(o.pool, operator, "", webhooks.Options{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
 	}))
 	t.Cleanup(server.Close)
 	o.url = server.URL
