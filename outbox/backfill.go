@@ -66,7 +66,7 @@ type BackfillStatus struct {
 //
 // A consumer that calls the outside does so again, with the same event ids; that has to be forced. A consumer with keys held, or with
 // a run under way, is refused with a *ConflictError, and so is a range that holds nothing.
-func (o *Operator) Backfill(ctx context.Context, consumer string, b Backfill, by Action) (*BackfillStatus, error) {
+func (o *Operator) Backfill(ctx context.Context, consumer string, b Backfill, by Action, also ...Also) (*BackfillStatus, error) {
 	if strings.TrimSpace(by.Reason) == "" {
 		return nil, ErrReasonRequired
 	}
@@ -133,7 +133,7 @@ func (o *Operator) Backfill(ctx context.Context, consumer string, b Backfill, by
 			return err
 		}
 		detail := map[string]any{"run": run, "from": from, "to": to, "events": events, "appends": b.Appends}
-		if err := o.auditConsumer(ctx, tx, consumer, "backfill", by, detail); err != nil {
+		if err := o.auditConsumer(ctx, tx, consumer, "backfill", by, detail, also...); err != nil {
 			return err
 		}
 		failpoint.At(failpoint.BackfillBefore)

@@ -53,7 +53,8 @@ func (s *Store) Create(ctx context.Context, n NewEndpoint, by outbox.Action) (e 
 		return Endpoint{}, "", err
 	}
 	consumer := ConsumerPrefix + n.Name
-	err = createConsumer(ctx, s.operator, consumer, n.Types, n.From, by, func(ctx context.Context, tx pgx.Tx) error {
+	made := outbox.NewConsumer{Name: consumer, Kind: outbox.KindExternal, Patterns: n.Types, Ordered: true, Start: n.From}
+	err = s.operator.Create(ctx, made, by, func(ctx context.Context, tx pgx.Tx) error {
 		if err := s.q.WebhookInsert(ctx, s.db(tx), outboxdb.WebhookInsertParams{Consumer: consumer, Url: n.URL, Secret: secret}); err != nil {
 			return err
 		}
@@ -103,7 +104,7 @@ func (s *Store) Update(ctx context.Context, name string, c Change, by outbox.Act
 	}
 	var err error
 	if c.Types != nil {
-		err = subscribe(ctx, s.operator, consumer, c.Types, by, change)
+		err = s.operator.Subscribe(ctx, consumer, c.Types, by, change)
 	} else {
 		err = s.inTx(ctx, change)
 	}
@@ -119,7 +120,7 @@ func (s *Store) Remove(ctx context.Context, name string, by outbox.Action) (*out
 	if _, err := s.Get(ctx, name); err != nil {
 		return nil, err
 	}
-	return s.operator.Remove(ctx, ConsumerPrefix+name, by)
+	return s.operator.Remove(ctx, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error { return s.audit(ctx, tx, name, "remove", by, nil) })
 }
 
 // Disable stops an endpoint until Enable: nothing is sent to it. Its events wait in the log, which keeps them for it beyond its retention.
@@ -129,7 +130,7 @@ func (s *Store) Disable(ctx context.Context, name string, by outbox.Action) erro
 	if by.Reason != "" {
 		reason += ": " + by.Reason
 	}
-	return failedTo("disable", pause(ctx, s.operator, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error {
+	return failedTo("disable", s.operator.Pause(ctx, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error {
 		n, err := s.q.WebhookDisable(ctx, s.db(tx), outboxdb.WebhookDisableParams{Reason: clip(reason), Consumer: ConsumerPrefix + name})
 		if err := found(name, n, err); err != nil {
 			return err
@@ -140,7 +141,7 @@ func (s *Store) Disable(ctx context.Context, name string, by outbox.Action) erro
 
 // Enable has an endpoint go on where it was stopped, by whatever, and gives it as long as ever before it is disabled for its failures.
 func (s *Store) Enable(ctx context.Context, name string, by outbox.Action) error {
-	return failedTo("enable", resume(ctx, s.operator, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error {
+	return failedTo("enable", s.operator.Resume(ctx, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error {
 		n, err := s.q.WebhookEnable(ctx, s.db(tx), ConsumerPrefix+name)
 		if err := found(name, n, err); err != nil {
 			return err
@@ -177,7 +178,9 @@ func (s *Store) Replay(ctx context.Context, name string, since time.Time, by out
 		return nil, err
 	}
 	by.Force = true // that it calls the outside again is what is asked for
-	return s.operator.Backfill(ctx, ConsumerPrefix+name, outbox.Backfill{From: outbox.Since(since)}, by)
+	return s.operator.Backfill(ctx, ConsumerPrefix+name, outbox.Backfill{From: outbox.Since(since)}, by, func(ctx context.Context, tx pgx.Tx) error {
+		return s.audit(ctx, tx, name, "replay", by, map[string]any{"since": since.UTC()})
+	})
 }
 
 // audit leaves a line in the audit, beside those of what is done to the consumer.
@@ -209,9 +212,13 @@ func found(name string, rows int64, err error) error {
 // failedTo says what has failed, of errors that do not speak for themselves.
 func failedTo(what string, err error) error {
 	var conflict *outbox.ConflictError
-	var invalid *InvalidError
-	if err == nil || errors.Is(err, outbox.ErrNotFound) || errors.As(err, &conflict) || errors.As(err, &invalid) {
+	var own *InvalidError
+	var consumer *outbox.InvalidConsumerError
+	switch {
+	case err == nil || errors.Is(err, outbox.ErrNotFound) || errors.As(err, &conflict) || errors.As(err, &own):
 		return err
+	case errors.As(err, &consumer) && len(consumer.Fields) > 0: // its name was looked at before
+		return &InvalidError{"types", consumer.Fields[0].Detail}
 	}
 	return fmt.Errorf("webhooks: %s: %w", what, err)
 }

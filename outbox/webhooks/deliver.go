@@ -115,7 +115,7 @@ func (s *Store) failed(ctx context.Context, consumer, url string, f *failure) {
 
 // disable stops an endpoint, once, whoever else is about to.
 func (s *Store) disable(ctx context.Context, consumer, url, reason string, atOnce bool) error {
-	err := pause(ctx, s.operator, consumer, outbox.Action{Actor: system, Reason: reason}, func(ctx context.Context, tx pgx.Tx) error {
+	err := s.operator.Pause(ctx, consumer, outbox.Action{Actor: system, Reason: reason}, func(ctx context.Context, tx pgx.Tx) error {
 		n, err := s.q.WebhookDisableFailing(ctx, s.db(tx), outboxdb.WebhookDisableFailingParams{
 			Reason: reason, Consumer: consumer, Url: url, Seconds: s.o.DisableAfter.Seconds(), AtOnce: atOnce,
 		})
