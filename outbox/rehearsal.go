@@ -319,7 +319,7 @@ func (o *Operator) code(ctx context.Context, db outboxdb.DBTX, name, eventType s
 // appends in SQL.
 var ourTables = strings.Fields(`outbox scheduled events quarantine relay_state consumers consumer_subscriptions retired_consumers cursors holds
 	waiting processed_events discarded_jobs delivery_log event_edits audit runs run_lanes retention checked consumer_stats relay_stats operations operation_groups
-	operation_letters river_job river_queue river_leader river_client river_client_queue river_notification river_migration`)
+	operation_letters webhooks river_job river_queue river_leader river_client river_client_queue river_notification river_migration`)
 
 func (r *rehearsal) writes(ctx context.Context, tx pgx.Tx) (map[int64]outboxdb.RehearsalWritesRow, error) {
 	rows, err := r.q.RehearsalWrites(ctx, r.schema.on(tx), ourTables)

@@ -14,6 +14,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/handlers"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 	"github.com/pgoutbox/pgoutbox/workers"
 )
 
@@ -26,6 +27,9 @@ func planted(t *testing.T) (pool *pgxpool.Pool, ask func(method, path, body stri
 		`update relay_state set head = 4`,
 		`insert into consumer_subscriptions (consumer, pattern) values ('billing', 'user.signed_up'), ('billing', 'cart.*')`,
 		`insert into runs (consumer, from_pos, to_pos, events, appends, actor, reason) values ('billing', 0, 4, 4, false, 'anna', 'a test')`,
+		`insert into consumers (name, kind) values ('webhook-crm', 'external')`,
+		`insert into consumer_subscriptions (consumer, pattern) values ('webhook-crm', 'user.*')`,
+		`insert into webhooks (consumer, url, secret) values ('webhook-crm', 'http://127.0.0.1:1/hooks?token=canary', 'whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5')`,
 	} {
 		_, err := pool.Exec(t.Context(), sql)
 		require.NoError(t, err, sql)
@@ -39,6 +43,7 @@ func planted(t *testing.T) (pool *pgxpool.Pool, ask func(method, path, body stri
 	require.NoError(t, operator.Pause(t.Context(), "billing", by))
 	admin := handlers.NewAdmin(handlers.AdminConfig{
 		Config: handlers.Config{Pool: pool, Logger: slog.New(slog.DiscardHandler)}, Operator: operator, Tokens: map[string]string{"a token": "anna"},
+		Webhooks: webhooks.New(pool, operator, "", webhooks.Options{}),
 	})
 	return pool, func(method, path, body string) string {
 		t.Helper()
@@ -76,6 +81,8 @@ func TestJSONIsTheRoutesDocument(t *testing.T) {
 		{"backfills ls billing", "GET", "/admin/consumers/billing/backfills", ""},
 		{"backfills show 1", "GET", "/admin/backfills/1", ""},
 		{"stats", "GET", "/admin/stats", ""},
+		{"webhooks", "GET", "/admin/webhooks", ""},
+		{"webhooks show crm", "GET", "/admin/webhooks/crm", ""},
 	} {
 		code, out, said := command(t, url, append(strings.Fields(c.command), "--json")...)
 		require.Equal(t, 0, code, "%s: %s", c.command, said)
@@ -106,6 +113,13 @@ func TestJSONOfWhatChangesSomething(t *testing.T) {
 		{"dlq replay 1 --reason=r", 0, map[string]any{"id": 1.0, "state": "replaying"}},
 		{"dlq dismiss 2 --reason=r", 0, map[string]any{"id": 2.0, "released_count": 0.0}},
 		{"operations stop 1 --reason=r", 0, map[string]any{"id": 1.0, "state": "stopped"}},
+		{"webhooks set crm --type=order.paid --type=cart.*", 0, map[string]any{"name": "crm", "types": []any{"cart.*", "order.paid"}}},
+		{"webhooks disable crm --reason=r", 0, map[string]any{"name": "crm", "state": "disabled"}},
+		{"webhooks enable crm", 0, map[string]any{"name": "crm", "state": "working"}},
+		{"webhooks rotate crm", 0, map[string]any{"name": "crm"}},
+		{"webhooks test crm", 1, map[string]any{"status": nil, "error": "address not allowed"}},
+		{"webhooks remove crm", 0, map[string]any{"consumer": "webhook-crm"}},
+		{"webhooks add erp https://erp.example/ --type=*", 0, map[string]any{"name": "erp", "url": "https://erp.example/", "state": "working"}},
 		{"consumers remove billing --force --reason=r", 0, map[string]any{"consumer": "billing"}},
 	} {
 		code, out, said := command(t, url, append(strings.Fields(c.command), "--json")...)
@@ -193,6 +207,21 @@ func TestExitCodes(t *testing.T) {
 		{url, "backfills stop 99 --reason=r", 1},
 		{url, "consumers pause nobody", 1},
 		{url, "consumers backfill nobody --from=beginning --reason=r", 1},
+		{url, "webhooks show nobody", 1},
+		{url, "webhooks remove nobody", 1},
+		{url, "webhooks test nobody", 1},
+		{url, "webhooks replay nobody --since=2026-01-31T12:00:00Z --reason=r", 1},
+		{url, "webhooks add crm https://crm.example/ --type=*", 1},
+		{url, "webhooks replay crm --since=2026-01-31T12:00:00Z --reason=r", 1},
+		{url, "webhooks add a https://a.example/", 2},
+		{url, "webhooks add A https://a.example/ --type=*", 2},
+		{url, "webhooks add a ftp://a.example/ --type=*", 2},
+		{url, "webhooks add a https://10.0.0.1/ --type=*", 2},
+		{url, "webhooks add a https://a.example/ --type=* --from=soon", 2},
+		{url, "webhooks add a https://a.example/ --type=* --secret-stdin", 2},
+		{url, "webhooks set crm", 2},
+		{url, "webhooks replay crm --since=soon", 2},
+		{url, "webhooks replay crm --since=2026-01-31T12:00:00Z", 2},
 		{url, "events 0190c2f0-0000-7000-8000-000000000000", 1},
 		{url, "trace nothing", 1},
 		{url, "search nothing", 1},
