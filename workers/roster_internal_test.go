@@ -66,8 +66,6 @@ func TestQueuesAreGivenUpWhileJobsRun(t *testing.T) {
 	happens("slow")
 	require.Equal(t, len("slow"), <-begun)
 
-	_, err = op.Remove(ctx, "slow", anna)
-	require.NoError(t, err)
 	mu.Lock()
 	names = []string{"quick"}
 	mu.Unlock()
@@ -78,6 +76,8 @@ func TestQueuesAreGivenUpWhileJobsRun(t *testing.T) {
 	happens("quick")
 	require.Equal(t, len("quick"), <-begun)
 
+	_, err = op.Remove(ctx, "slow", anna)
+	require.NoError(t, err)
 	require.NoError(t, op.Create(ctx, slow, anna))
 	mu.Lock()
 	names = []string{"slow", "quick"}
