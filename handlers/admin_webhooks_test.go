@@ -44,16 +44,16 @@ func TestWebhooksThatCannotBe(t *testing.T) {
 	require.Equal(t, 200, status)
 	require.Equal(t, map[string]any{"items": []any{}, "next_cursor": nil}, answer)
 	for body, field := range map[string]string{
-		`{"name":"A b","url":"https://x.example/","types":["*"]}`:                                                "/name",
-		`{"name":"a","url":"https://user:canary@x.example/","types":["*"]}`:                                      "/url",
-		`{"name":"a","url":"http://x.example:99999/","types":["*"]}`:                                             "/url",
-		`{"name":"a","url":"https://10.0.0.1/?canary","types":["*"]}`:                                            "/url",
-		`{"name":"a","url":"https://x.example/","types":[]}`:                                                     "/types",
-		`{"name":"a","url":"https://x.example/","types":["no types"]}`:                                           "/types",
-		`{"name":"a","url":"https://x.example/","types":["*"],"secret":"canary"}`:                                "/secret",
-		`{"name":"a","url":"https://x.example/","types":["*"],"from":"yesterday"}`:                               "/from",
-		`{"name":"a","url":"https://x.example/","types":["*"],"colour":"red"}`:                                   "/colour",
-		`{"name":"a","url":"https://x.example/","types":"*"}`:                                                    "/types",
+		`{"name":"A b","url":"https://x.example/","types":["*"]}`:                                               "/name",
+		`{"name":"a","url":"https://user:canary@x.example/","types":["*"]}`:                                     "/url",
+		`{"name":"a","url":"http://x.example:99999/","types":["*"]}`:                                            "/url",
+		`{"name":"a","url":"https://10.0.0.1/?canary","types":["*"]}`:                                           "/url",
+		`{"name":"a","url":"https://x.example/","types":[]}`:                                                    "/types",
+		`{"name":"a","url":"https://x.example/","types":["no types"]}`:                                          "/types",
+		`{"name":"a","url":"https://x.example/","types":["*"],"secret":"canary"}`:                               "/secret",
+		`{"name":"a","url":"https://x.example/","types":["*"],"from":"yesterday"}`:                              "/from",
+		`{"name":"a","url":"https://x.example/","types":["*"],"colour":"red"}`:                                  "/colour",
+		`{"name":"a","url":"https://x.example/","types":"*"}`:                                                   "/types",
 		`{"name":"a","url":"https://x.example/","types":["*"],"reason":"` + strings.Repeat("long ", 201) + `"}`: "/reason",
 	} {
 		status, answer := o.ask("POST", "/admin/webhooks", body)

@@ -60,7 +60,7 @@ func New(cfg Config) *Pages {
 	p := &Pages{
 		operator: cfg.Operator, find: cfg.Find, explain: cfg.Explain, sessions: newSessions(cfg.Tokens),
 		admission: cfg.Admission, webhooks: cfg.Webhooks,
-		origin:    http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator), sections: sections,
+		origin: http.NewCrossOriginProtection(), samples: newSamples(cfg.Operator), sections: sections,
 	}
 	if cfg.Webhooks != nil {
 		beforeAudit := len(sections) - 1
