@@ -100,10 +100,10 @@ func TestAnswers(t *testing.T) {
 func TestAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newSender(loopback, nil)
-	endless := func(status int, pause time.Duration) string {
+	endless := func(status, chunk int, pause time.Duration) string {
 		return server(t, func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(status)
-			for chunk := []byte(strings.Repeat("canary", 1000)); r.Context().Err() == nil; {
+			for chunk := make([]byte, chunk); r.Context().Err() == nil; {
 				if _, err := w.Write(chunk); err != nil {
 					return
 				}
@@ -115,13 +115,13 @@ func TestAnswersAreBounded(t *testing.T) {
 			}
 		})
 	}
-	status, class := sent(t, s, endless(200, 0))
+	status, class := sent(t, s, endless(200, 6000, 0))
 	require.Equal(t, 200, status)
 	require.Empty(t, class)
-	status, class = sent(t, s, endless(500, 0))
+	status, class = sent(t, s, endless(500, 6000, 0))
 	require.Equal(t, 500, status)
 	require.Equal(t, "answered 500", class)
-	status, class = sent(t, s, endless(200, time.Hour)) // a trickle
+	status, class = sent(t, s, endless(200, 1, time.Hour)) // a trickle
 	require.Equal(t, 200, status)
 	require.Empty(t, class)
 
