@@ -26,7 +26,7 @@ race: ## Run the tests under the race detector (needs a C compiler)
 	go test -race ./...
 
 .PHONY: e2e
-e2e: ## Walk through the operators' pages in a browser (needs chromium); pictures go to e2e/shots
+e2e: ## Walk through the operators' pages in a browser (needs chromium; node and npm for the webhooks' receiver); pictures go to e2e/shots
 	cd e2e && go test -count=1 $(ARGS) ./...
 
 # The targets are those that there are: none is listed here. One at a time, since each takes all processors.
