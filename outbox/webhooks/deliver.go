@@ -28,7 +28,8 @@ const (
 	// spare is what an attempt has beyond the sending: for the database, and for the body of the answer.
 	spare = 5 * time.Second
 
-	stateTime = 5 * time.Second
+	// stateTime is how long it may take to note what has become of a delivery. The rescue of an attempt leaves more than that.
+	stateTime = 8 * time.Second
 )
 
 // system is who disables an endpoint that nobody has disabled.

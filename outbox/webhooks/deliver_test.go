@@ -130,14 +130,17 @@ func TestDeadLetters(t *testing.T) {
 		return 200
 	})
 	r.create("crm", rec.url, "*")
-	r.workWith(workers.Config{})
+	reg, err := r.store.Consumers(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, webhooks.MaxAttempts, reg.Consumer("webhook-crm").MaxAttempts)
+	r.work(outbox.MaxAttempts(3))
 	r.append("note.taken", "k", 0, 1, 2)
-	r.until(`select count(*) = 1 from discarded_jobs where state = 'dead' and attempts = $1 and consumer = 'webhook-crm'`, webhooks.MaxAttempts)
+	r.until(`select count(*) = 1 from discarded_jobs where state = 'dead' and attempts = 3 and consumer = 'webhook-crm'`)
 	require.Equal(t, []int{0}, rec.of("k"))
 	require.NotEqual(t, webhooks.Disabled, r.get("crm").State)
 	r.agrees()
 	rec.answers(func(http.ResponseWriter, got) int { return 200 })
-	_, err := r.op.Replay(t.Context(), one[int64](r, `select id from discarded_jobs`), nil, anna)
+	_, err = r.op.Replay(t.Context(), one[int64](r, `select id from discarded_jobs`), nil, anna)
 	require.NoError(t, err)
 	rec.takes(3)
 	require.Equal(t, []int{0, 1, 2}, rec.of("k"))
@@ -214,7 +217,7 @@ func TestTracesReachTheEndpoint(t *testing.T) {
 	request.End()
 	rec.takes(1)
 	require.Contains(t, rec.taken()[0].traceparent, request.SpanContext().TraceID().String())
-	require.Eventually(t, func() bool { return strings.Contains(fmt.Sprint(spans.GetSpans()), "deliver note.taken") }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(fmt.Sprint(spans.GetSpans()), "deliver note.taken") }, 2*time.Minute, 20*time.Millisecond)
 	names := map[string]string{}
 	for _, s := range spans.GetSpans() {
 		names[s.SpanContext.SpanID().String()] = s.Name

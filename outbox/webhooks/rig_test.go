@@ -53,14 +53,14 @@ func newRig(t *testing.T) *rig {
 // another is a store as another process has it.
 func (r *rig) another() *webhooks.Store {
 	return webhooks.New(r.pool, r.op, "", webhooks.Options{
-		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(r.log, nil)),
+		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: time.Minute, Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 	})
 }
 
 // work starts workers that retry soon.
-func (r *rig) work() { r.workWith(workers.Config{}) }
+func (r *rig) work(opts ...outbox.Option) { r.workWith(workers.Config{}, opts...) }
 
-func (r *rig) workWith(cfg workers.Config) {
+func (r *rig) workWith(cfg workers.Config, opts ...outbox.Option) {
 	r.t.Helper()
 	cfg.Poll, cfg.Logger = 20*time.Millisecond, slog.New(slog.NewTextHandler(r.log, nil))
 	cfg.Consumers = func(ctx context.Context) (*outbox.Registry, error) {
@@ -68,7 +68,7 @@ func (r *rig) workWith(cfg workers.Config) {
 		if err != nil {
 			return nil, err
 		}
-		return reg.With(outbox.Backoff(10*time.Millisecond, 100*time.Millisecond)), nil
+		return reg.With(append(opts, outbox.Backoff(10*time.Millisecond, 100*time.Millisecond))...), nil
 	}
 	w, err := workers.New(r.pool, outbox.NewRegistry(), cfg)
 	require.NoError(r.t, err)
@@ -123,7 +123,7 @@ func (r *rig) holds(query string, args ...any) {
 
 func (r *rig) until(query string, args ...any) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return one[bool](r, query, args...) }, 60*time.Second, 10*time.Millisecond, query)
+	require.Eventually(r.t, func() bool { return one[bool](r, query, args...) }, 2*time.Minute, 20*time.Millisecond, query)
 }
 
 func one[T any](r *rig, query string, args ...any) (v T) {
@@ -240,7 +240,7 @@ func (rec *receiver) calls() int {
 
 func (rec *receiver) takes(n int) {
 	rec.t.Helper()
-	require.Eventually(rec.t, func() bool { return len(rec.taken()) >= n }, 60*time.Second, 10*time.Millisecond)
+	require.Eventually(rec.t, func() bool { return len(rec.taken()) >= n }, 2*time.Minute, 20*time.Millisecond)
 }
 
 // received is an event as a consumer's handler gets it.

@@ -28,7 +28,6 @@ const (
 	userAgent   = "pgoutbox/1 (webhooks)"
 	contentType = "application/cloudevents+json"
 
-	dialTime  = 5 * time.Second
 	idleTime  = 30 * time.Second // for so long a connection outlives a change of what its host's name leads to
 	maxHeader = 16 << 10
 	maxConns  = 64 // to one host, of all endpoints there
@@ -74,7 +73,7 @@ type sender struct {
 func newSender(o Options, resolver *net.Resolver) *sender {
 	s := &sender{networks: o.Networks, timeout: o.Timeout, clients: map[string]*http.Client{}}
 	for _, scheme := range []string{"http", "https"} {
-		s.clients[scheme] = newClient(s.rules(scheme), resolver)
+		s.clients[scheme] = newClient(s.rules(scheme), o.Timeout, resolver)
 	}
 	return s
 }
@@ -86,9 +85,9 @@ func (s *sender) rules(scheme string) rules {
 
 // newClient returns a client that asks the rules of each address that it is about to dial, after its name was resolved: whatever a name leads to
 // at another time is of no use to anybody. It has no proxy, which would dial in its place, no cookies, and follows no redirect.
-func newClient(r rules, resolver *net.Resolver) *http.Client {
+func newClient(r rules, timeout time.Duration, resolver *net.Resolver) *http.Client {
 	dialer := &net.Dialer{
-		Timeout: dialTime, Resolver: resolver,
+		Timeout: timeout, Resolver: resolver,
 		Control: func(_, address string, _ syscall.RawConn) error {
 			if at, err := netip.ParseAddrPort(address); err != nil || !r.allow(at.Addr()) {
 				return errAddress
@@ -98,7 +97,7 @@ func newClient(r rules, resolver *net.Resolver) *http.Client {
 	}
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: dialTime,
+			DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: timeout,
 			ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeader, MaxConnsPerHost: maxConns,
 			MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: idleTime,
 		},

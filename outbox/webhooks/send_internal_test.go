@@ -24,7 +24,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-var loopback = Options{Networks: prefixes("127.0.0.0/8", "::1/128"), Timeout: 10 * time.Second}
+var loopback = Options{Networks: prefixes("127.0.0.0/8", "::1/128"), Timeout: time.Minute}
 
 // sent sends something to a URL and returns the status and the class of the failure.
 func sent(t *testing.T, s *sender, url string) (status int, class string) {
@@ -210,7 +210,7 @@ func TestAddressesAreLookedAtWhenDialled(t *testing.T) {
 	t.Parallel()
 	var hits atomic.Int32
 	url := server(t, func(http.ResponseWriter, *http.Request) { hits.Add(1) })
-	strict := Options{Timeout: time.Second}
+	strict := Options{Timeout: time.Minute}
 	for _, u := range []string{url, strings.Replace(url, "http:", "https:", 1), strings.Replace(url, "127.0.0.1", "localhost", 1), strings.Replace(url, "127.0.0.1", "[::ffff:127.0.0.1]", 1)} {
 		_, class := sent(t, newSender(strict, nil), u)
 		require.Equal(t, errNotAllowed, class, u)
@@ -268,7 +268,7 @@ func TestNamesThatAreBoundAgain(t *testing.T) {
 		t.Cleanup(srv.Close)
 	}
 	resolver, tell := names(t)
-	o := Options{Networks: prefixes("127.0.0.2/32"), Timeout: 10 * time.Second}
+	o := Options{Networks: prefixes("127.0.0.2/32"), Timeout: time.Minute}
 	s := newSender(o, resolver)
 	url := "http://hooks.example:" + port + "/"
 	require.NoError(t, s.checkURL(url))
@@ -285,7 +285,7 @@ func TestNamesThatAreBoundAgain(t *testing.T) {
 	require.Zero(t, secret.Load())
 
 	// The same without a network: a name of loopback, over TLS.
-	_, class = sent(t, newSender(Options{Timeout: 10 * time.Second}, resolver), strings.Replace(url, "http:", "https:", 1))
+	_, class = sent(t, newSender(Options{Timeout: time.Minute}, resolver), strings.Replace(url, "http:", "https:", 1))
 	require.Equal(t, errNotAllowed, class)
 	require.Zero(t, secret.Load())
 }
