@@ -30,7 +30,7 @@ type AdminConfig struct {
 	River http.Handler
 }
 
-// NewAdmin returns the operators' listener: probes, metrics and, where there are tokens, /admin with its pages, to which / leads.
+// NewAdmin returns the operators' listener: probes, /openapi.yaml and /docs, metrics and, where there are tokens, /admin with its pages, to which / leads.
 func NewAdmin(cfg AdminConfig) *echo.Echo {
 	e := newEcho(cfg.Config)
 	if cfg.Metrics != nil {

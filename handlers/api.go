@@ -60,7 +60,7 @@ type api struct {
 	rateLimited func(route, kind string)
 }
 
-// NewAPI returns the customers' listener: probes, /v1 and, where Config.Dev is set, /dev.
+// NewAPI returns the customers' listener: probes, /openapi.yaml and /docs, /v1 and, where Config.Dev is set, /dev.
 func NewAPI(cfg Config) *echo.Echo {
 	_, e := newAPI(cfg)
 	return e
@@ -97,7 +97,7 @@ func newAPI(cfg Config) (*api, *echo.Echo) {
 	return a, e
 }
 
-// newEcho is what both listeners have: the way of every request, and the probes.
+// newEcho is what both listeners have: the way of every request, the probes, and what they say of themselves.
 func newEcho(cfg Config) *echo.Echo {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -115,5 +115,6 @@ func newEcho(cfg Config) *echo.Echo {
 	h := health{ready: cfg.Ready, warnings: cfg.Warnings, admission: cfg.Admission}
 	e.GET("/healthz", h.alive)
 	e.GET("/readyz", h.readiness)
+	docsRoutes(e)
 	return e
 }
