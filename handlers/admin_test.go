@@ -49,11 +49,11 @@ func newOffice(t testing.TB, tokens map[string]string, code ...*outbox.Registry)
 	for _, reg := range code {
 		operator = operator.WithConsumers(reg)
 	}
-	e := handlers.NewAdmin(handlers.AdminConfig{
+	e := watch(t, "admin", handlers.NewAdmin(handlers.AdminConfig{
 		Config:   handlers.Config{Pool: o.pool, Logger: slog.New(slog.DiscardHandler)},
 		Operator: operator, Tokens: tokens,
 		Webhooks: webhooks.New(o.pool, operator, "", webhooks.Options{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
-	})
+	}))
 	server := httptest.NewServer(e)
 	t.Cleanup(server.Close)
 	o.url = server.URL

@@ -26,7 +26,14 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 )
 
-func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
+// TestMain also fails where all tests ran, and openapi.yaml has an answer that none has seen.
+func TestMain(m *testing.M) {
+	code := testdb.Main(m)
+	if code == 0 && wholeRun() && !checkCoverage(os.Stdout) {
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // shop is the API on a database of its own. No workers run: what follows from an event, a test does itself.
 type shop struct {
@@ -50,7 +57,7 @@ func newShopOn(t testing.TB, pool *pgxpool.Pool, change ...func(*handlers.Config
 		f(&cfg)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = handlers.NewServer(handlers.NewAPI(cfg))
+	server.Config = handlers.NewServer(watch(t, "api", handlers.NewAPI(cfg)))
 	server.Start()
 	t.Cleanup(server.Close)
 	s.url = server.URL
