@@ -290,3 +290,12 @@ func TestContractIsRead(t *testing.T) {
 		}
 	}
 }
+
+func encodeJSON(t testing.TB, value any) string {
+	t.Helper()
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(encoded)
+}
