@@ -33,20 +33,23 @@ func (fullMail) Messages() []mailsink.Message { return []mailsink.Message{} }
 func (fullMail) SetMode(int) error            { return errors.New("the disk is full") }
 
 // everything is a listener with every route that there is, on the pool, and a token for it.
-func everything(t testing.TB, listener string, pool *pgxpool.Pool, token string) *driver {
+func everything(t testing.TB, listener string, pool *pgxpool.Pool, token string, change ...func(*handlers.Config)) *driver {
 	t.Helper()
 	cfg := handlers.Config{
 		Pool: pool, Logger: slog.New(slog.DiscardHandler), StripeWebhookSecret: webhookSecret, PasswordHashes: 1,
 		Dev: &handlers.DevTools{Mail: fullMail{}, Payments: payments.NewSandbox(pool)},
 	}
-	if listener == "api" {
-		return &driver{t, listener, watch(t, listener, handlers.NewAPI(cfg)), token}
+	for _, f := range change {
+		f(&cfg)
 	}
-	return &driver{t, listener, watch(t, listener, handlers.NewAdmin(handlers.AdminConfig{
+	if listener == "api" {
+		return &driver{t: t, listener: listener, token: token, echo: watch(t, listener, handlers.NewAPI(cfg))}
+	}
+	return &driver{t: t, listener: listener, token: token, echo: watch(t, listener, handlers.NewAdmin(handlers.AdminConfig{
 		Config: cfg, Operator: outbox.NewOperator(pool, idleJobs{}, "", nil), Tokens: map[string]string{token: "anna"},
 		Metrics: promhttp.HandlerFor(prometheus.NewRegistry(), promhttp.HandlerOpts{}),
 		River:   http.NotFoundHandler(),
-	})), token}
+	}))}
 }
 
 // driver asks a listener for operations of the document.
@@ -55,13 +58,17 @@ type driver struct {
 	listener string
 	echo     *echo.Echo
 	token    string
+	path     map[string]string // what parts of paths are, where there is something
 }
 
 // samples are values for the parameters of paths: of things that there are not.
 var samples = map[string]string{"id": "4711", "cart_id": uuid.NewString(), "order_id": uuid.NewString(), "sku": "moka-pot", "name": "nobody", "correlation_id": "nobody"}
 
-func samplePath(o *operation) string {
+func (d *driver) pathOf(o *operation) string {
 	path := o.path
+	for part, is := range d.path {
+		path = strings.ReplaceAll(path, part, is)
+	}
 	for name, value := range samples {
 		if o.path == "/admin/events/{id}" {
 			value = samples["order_id"]
@@ -78,7 +85,7 @@ func (d *driver) ask(o *operation, change ...func(r *http.Request)) *httptest.Re
 	if example := spec().example(o); example != nil {
 		body = encodeJSON(d.t, example)
 	}
-	r := httptest.NewRequestWithContext(d.t.Context(), o.method, samplePath(o), strings.NewReader(body))
+	r := httptest.NewRequestWithContext(d.t.Context(), o.method, d.pathOf(o), strings.NewReader(body))
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}

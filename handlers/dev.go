@@ -55,7 +55,7 @@ func (d *DevTools) setMailMode(c echo.Context) error {
 		return invalid("/smtp_code", "is required")
 	}
 	if err := d.Mail.SetMode(*in.SMTPCode); errors.Is(err, mailsink.ErrMode) {
-		return invalid("/smtp_code", "must be 250 to accept mails, or 400 to 599 to refuse them")
+		return invalid("/smtp_code", "must be 0 or 250 to accept mails, or 400 to 599 to refuse them")
 	} else if err != nil {
 		return err
 	}
