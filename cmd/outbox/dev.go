@@ -203,6 +203,7 @@ func (c devCommand) greet(s *service) {
 	fmt.Printf(`api URL       %[1]s
 admin URL     %[2]s
 mail URL      %[1]s/dev/mail
+docs URL      %[1]s/docs
 database URL  %[3]s
 admin token   %[4]s
 
