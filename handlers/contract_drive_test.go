@@ -42,12 +42,14 @@ func everything(t testing.TB, listener string, pool *pgxpool.Pool, token string,
 	for _, f := range change {
 		f(&cfg)
 	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "a_number", Help: "So that there is one."}))
 	if listener == "api" {
 		return &driver{t: t, listener: listener, token: token, echo: watch(t, listener, handlers.NewAPI(cfg))}
 	}
 	return &driver{t: t, listener: listener, token: token, echo: watch(t, listener, handlers.NewAdmin(handlers.AdminConfig{
 		Config: cfg, Operator: outbox.NewOperator(pool, idleJobs{}, "", nil), Tokens: map[string]string{token: "anna"},
-		Metrics: promhttp.HandlerFor(prometheus.NewRegistry(), promhttp.HandlerOpts{}),
+		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		River:   http.NotFoundHandler(),
 	}))}
 }

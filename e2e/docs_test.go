@@ -1,0 +1,33 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The page of the document shows what its listener has, tries it out there, fits a phone, and asks nothing of anybody else: the browser
+// complains of what the page's policy forbids.
+func TestDocs(t *testing.T) {
+	s := startService(t)
+	for _, listener := range []struct{ base, name, shows, hides, operation, answer string }{
+		{s.api, "api", "/v1/signup", "/admin/dlq", "customers/products", "filter-beans"},
+		{s.admin, "admin", "/admin/dlq", "/v1/signup", "probes/readyz", `"ready"`},
+	} {
+		b := startBrowser(t, listener.base)
+		b.width(wide)
+		b.open("/docs#/" + listener.operation)
+		b.reads(listener.shows)
+		require.False(t, value[bool](b, `document.body.innerText.includes("`+listener.hides+`")`))
+		b.click("button", "Try it out")
+		b.click("button", "Execute")
+		b.until(`(document.querySelector(".live-responses-table .response-col_status") || {innerText: ""}).innerText.startsWith("200")`)
+		b.until("document.querySelector('.live-responses-table').innerText.includes('" + listener.answer + "')")
+		for _, width := range []int64{wide, narrow} {
+			b.width(width)
+			require.LessOrEqual(t, value[int](b, `document.documentElement.scrollWidth`), int(width))
+			b.picture("docs-" + listener.name + map[int64]string{wide: "-wide", narrow: "-narrow"}[width])
+		}
+		require.Empty(t, b.complaints())
+	}
+}
