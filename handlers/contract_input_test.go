@@ -137,7 +137,12 @@ func TestContractRefusesWhatItsSchemasDo(t *testing.T) {
 
 // others are values of every type, and texts and numbers that are hardly anywhere allowed.
 var others = []any{
-	nil, true, 0, -1, 1e9, 1.5, "", " ", "x", "a\x00b", "a\nb", strings.Repeat("x", 129), strings.Repeat("x", 1001), strings.Repeat("ä", 300), []any{}, []any{1}, []any{"x"}, map[string]any{}, map[string]any{"x": 1},
+	nil, true, 0, -1, 1e9, 1.5, "", " ", "x", "a\x00b", "a\nb", strings.Repeat("x", 129), strings.Repeat("x", 1001), strings.Repeat("ä", 300),
+	[]any{},
+	[]any{1},
+	[]any{"x"},
+	map[string]any{},
+	map[string]any{"x": 1},
 	"2026-01-31", "beginning", "UPPER", "a@b@c", "@", "~", slices.Repeat([]any{"/x"}, 101),
 }
 

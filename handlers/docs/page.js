@@ -9,10 +9,15 @@
   const narrowed = (spec) => {
     const mine = {};
     const tags = new Set();
-    for (const [path, { servers, ...item }] of Object.entries(spec.paths || {})) {
+    for (const [path, { servers, parameters = [], ...item }] of Object.entries(spec.paths || {})) {
       if (!paths.has(path)) continue;
-      mine[path] = item;
-      for (const operation of Object.values(item)) for (const tag of (operation && operation.tags) || []) tags.add(tag);
+      mine[path] = {};
+      for (const [method, operation] of Object.entries(item)) {
+        if (!operation.responses) continue; // no method
+        // Swagger UI does not follow the references of a path's own parameters.
+        mine[path][method] = { ...operation, parameters: [...parameters, ...(operation.parameters || [])] };
+        for (const tag of operation.tags || []) tags.add(tag);
+      }
     }
     return { ...spec, paths: mine, servers: [{ url: here, description: "This listener" }], tags: (spec.tags || []).filter((t) => tags.has(t.name)) };
   };
