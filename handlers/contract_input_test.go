@@ -22,26 +22,11 @@ import (
 
 // byState are the places of a body that the service may refuse for what it knows and no schema does; the document says so in words.
 var byState = map[string]*regexp.Regexp{
-	"POST /v1/carts/{cart_id}/items":           regexp.MustCompile(`^/(sku|quantity)$`),
-	"POST /admin/dlq/{id}/redact":              regexp.MustCompile(`^/pointers/[0-9]+$`),
-	"POST /admin/dlq/{id}/replay":              regexp.MustCompile(`^/data`),
-	"POST /admin/dlq/{id}/rehearse":            regexp.MustCompile(`^/data`),
-	"POST /admin/search":                       regexp.MustCompile(`^/query$`),
-	"POST /admin/consumers/{name}/unsubscribe": regexp.MustCompile(`^/pattern$`),
-	"POST /admin/dlq/replay":                   nil,
-	"POST /admin/consumers/{name}/pause":       nil,
-	"POST /admin/consumers/{name}/resume":      nil,
-	"POST /admin/consumers/{name}/remove":      nil,
-	"POST /admin/consumers/{name}/backfill":    nil,
-	"POST /admin/operations/{id}/stop":         nil,
-	"POST /admin/backfills/{id}/stop":          nil,
-	"POST /admin/dlq/{id}/dismiss":             nil,
-	"POST /v1/signup":                          nil,
-	"POST /v1/sessions":                        nil,
-	"POST /v1/carts":                           nil,
-	"POST /v1/carts/{cart_id}/checkout":        nil,
-	"PUT /dev/mail/mode":                       nil,
-	"PUT /dev/payments/mode":                   nil,
+	"POST /v1/carts/{cart_id}/items": regexp.MustCompile(`^/(sku|quantity)$`),
+	"POST /admin/dlq/{id}/redact":    regexp.MustCompile(`^/pointers/[0-9]+$`),
+	"POST /admin/dlq/{id}/replay":    regexp.MustCompile(`^/data`),
+	"POST /admin/dlq/{id}/rehearse":  regexp.MustCompile(`^/data`),
+	"POST /admin/search":             regexp.MustCompile(`^/query$`),
 }
 
 // taking are the operations that take a body of ours.
@@ -117,7 +102,6 @@ func TestContractRefusesWhatItsSchemasDo(t *testing.T) {
 	for _, listener := range []string{"api", "admin"} {
 		d := site(t, listener)
 		for _, o := range taking(listener) {
-			require.Contains(t, byState, o.name)
 			schema, _ := spec().bodySchema(o)
 			example := spec().example(o).(map[string]any)
 			d.judge(t, o, example)
