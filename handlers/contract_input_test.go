@@ -22,6 +22,7 @@ import (
 
 // byState are the places of a body that the service may refuse for what it knows and no schema does; the document says so in words.
 var byState = map[string]*regexp.Regexp{
+	"POST /v1/signup":                regexp.MustCompile(`^/password$`),
 	"POST /v1/carts/{cart_id}/items": regexp.MustCompile(`^/(sku|quantity)$`),
 	"POST /admin/dlq/{id}/redact":    regexp.MustCompile(`^/pointers/[0-9]+$`),
 	"POST /admin/dlq/{id}/replay":    regexp.MustCompile(`^/data`),
