@@ -99,7 +99,7 @@ func TestContractFindsWhatIsWrong(t *testing.T) {
 		"  /v1/carts/{cart_id}/items:\n    x-listeners: [api]": "  /v1/carts/{cart_id}/items:\n    x-listeners: [admin]", "  /v1/carts/{cart_id}/items:": "  /v1/carts/{cart_id}/item:",
 		`sku: {$ref: "#/components/schemas/SKU"}`: "sku: {const: grinder}",
 	} {
-		changed := bytes.Replace(pgoutbox.OpenAPI, []byte(from), []byte(to), -1)
+		changed := bytes.ReplaceAll(pgoutbox.OpenAPI, []byte(from), []byte(to))
 		require.NotEqual(t, string(pgoutbox.OpenAPI), string(changed), from)
 		other, err := readContract(changed)
 		require.NoError(t, err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -267,10 +266,10 @@ func wholeRun() bool {
 }
 
 // checkCoverage is for the end of a run of the whole package.
-func checkCoverage(out io.Writer) bool {
+func checkCoverage() bool {
 	missing := spec().unseen()
 	for _, pair := range missing {
-		fmt.Fprintf(out, "openapi.yaml has an answer that no test has seen: %s\n", pair)
+		fmt.Printf("openapi.yaml has an answer that no test has seen: %s\n", pair)
 	}
 	return len(missing) == 0
 }
