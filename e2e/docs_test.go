@@ -26,8 +26,9 @@ func TestDocs(t *testing.T) {
 		require.Regexp(t, `^200\s`, value[string](b, `document.querySelector(".live-responses-table tr.response").innerText`))
 		for _, width := range []int64{wide, narrow} {
 			b.width(width)
-			require.LessOrEqual(t, value[int](b, `document.documentElement.scrollWidth`), int(width))
 			b.picture("docs-" + listener.name + map[int64]string{wide: "-wide", narrow: "-narrow"}[width])
+			require.LessOrEqual(t, value[int](b, `document.documentElement.scrollWidth`), int(width), value[[]string](b, `[...document.querySelectorAll("#docs *")]
+				.filter((e) => e.getBoundingClientRect().right > innerWidth).slice(0, 5).map((e) => e.tagName + "." + e.className)`))
 		}
 		require.Empty(t, b.complaints())
 	}
