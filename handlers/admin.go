@@ -18,7 +18,7 @@ import (
 // AdminConfig is what the operators' listener needs.
 type AdminConfig struct {
 	Config
-	// Operator has the consumers' code in a process that runs them: see Operator.WithConsumers.
+	// Operator has the consumers' code, also in a process that does not run them: see Operator.WithConsumers.
 	Operator *outbox.Operator
 	// Tokens are the operators' tokens, bearers of the routes and keys to the pages; the value is the actor's name. None: there are neither.
 	Tokens map[string]string
@@ -176,6 +176,9 @@ func adminProblem(err error) error {
 		p := conflictProblem("conflict", conflict.Reason)
 		if len(conflict.Newer) > 0 {
 			p.more = map[string]any{"newer": conflict.Newer}
+		}
+		if conflict.OutcomeUnknown {
+			p.slug, p.title = "outcome-unknown", "It is not known what was done outside"
 		}
 		return p
 	case errors.As(err, &refused):

@@ -133,6 +133,7 @@ func (a *admin) dismiss(c echo.Context) error {
 	}
 	var body struct {
 		Reason string `json:"reason"`
+		Force  bool   `json:"force"`
 	}
 	if err := decode(c, &body); err != nil {
 		return err
@@ -140,7 +141,7 @@ func (a *admin) dismiss(c echo.Context) error {
 	if reasonTooLong(body.Reason) {
 		return invalid("/reason", "must be at most 1000 characters without NUL")
 	}
-	dismissed, err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason})
+	dismissed, err := a.operator.Dismiss(c.Request().Context(), id, outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force})
 	if err != nil {
 		return adminProblem(err)
 	}

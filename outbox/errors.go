@@ -41,6 +41,9 @@ type ConflictError struct {
 	// Newer are later events of the key that were applied already, where that is what stands in the way of a replay; at most
 	// MaxNewer of them. Action.Force overrules it.
 	Newer []NewerEvent
+	// OutcomeUnknown says that what the consumer does outside may have been done (MayHaveHappened), where that is what stands in the
+	// way of a dismissal. Action.Force overrules it; a replay finds out.
+	OutcomeUnknown bool
 }
 
 // MaxNewer is how many events a ConflictError names at most.

@@ -49,7 +49,7 @@ type Action struct {
 	Actor string
 	// Reason is kept in the audit, at most 1,000 characters; some operations require one (ErrReasonRequired).
 	Reason string
-	// Force overrules what protects the order of a key. It takes a reason.
+	// Force overrules what protects the order of a key, and what may have been done outside. It takes a reason.
 	Force bool
 }
 

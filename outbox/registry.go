@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -70,6 +71,7 @@ type Consumer struct {
 	tx       func(ctx context.Context, tx pgx.Tx, e *item, attempt int) error
 	set      func(ctx context.Context, tx pgx.Tx, es []*item, attempt int) error
 	external func(ctx context.Context, e *item, attempt int) (record, error)
+	happened func(ctx context.Context, tx pgx.Tx, eventID uuid.UUID) (what string, err error)
 	// check tells whether the handler's type strictly takes the data: see InvalidDataError.
 	check func(e *stored) error
 }
@@ -83,6 +85,13 @@ type Option func(*Consumer)
 // On subscribes the consumer to event types. A pattern is a type, a prefix of one and a star (cart.*), or * alone.
 func On(patterns ...string) Option {
 	return func(c *Consumer) { c.Patterns = append(c.Patterns, patterns...) }
+}
+
+// MayHaveHappened is for a consumer whose handler does something outside that cannot be taken back, like a charge. It is asked, in the
+// transaction of a dismissal, whether that may have been done for the event although nothing here says so, and answers what, or "": while it
+// may, a dead letter is given up by force alone. Replaying it finds out. An operator without the consumers' code cannot ask (WithConsumers).
+func MayHaveHappened(what func(ctx context.Context, tx pgx.Tx, eventID uuid.UUID) (string, error)) Option {
+	return func(c *Consumer) { c.happened = what }
 }
 
 // MaxAttempts sets after how many failed attempts an event is a dead letter.

@@ -185,13 +185,14 @@ type Dismissal struct {
 }
 
 // Dismiss gives up the event of a dead letter for its consumer, which takes a reason: what waits behind it goes on without
-// it. A letter that is not dead is a *ConflictError.
+// it. A letter that is not dead is a *ConflictError, and so is one of which nobody knows what was done outside (MayHaveHappened), unless that is
+// forced.
 func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) (*Dismissal, error) {
 	if strings.TrimSpace(by.Reason) == "" {
 		return nil, ErrReasonRequired
 	}
 	var d *Dismissal
-	err := o.inTx(ctx, func(_ pgx.Tx, db outboxdb.DBTX) error {
+	err := o.inTx(ctx, func(tx pgx.Tx, db outboxdb.DBTX) error {
 		l, err := o.q.LetterGet(ctx, db, id)
 		if err != nil {
 			return notFound("dead letter", err)
@@ -201,6 +202,10 @@ func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) (*Dismissal
 				return err
 			}
 		} else if _, err := o.lockDead(ctx, db, l); err != nil {
+			return err
+		}
+		detail := map[string]any{}
+		if err := o.unknown(ctx, tx, l, by, detail); err != nil {
 			return err
 		}
 		letter, err := o.letter(ctx, db, id)
@@ -216,7 +221,8 @@ func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) (*Dismissal
 		if err := o.q.LetterSetState(ctx, db, outboxdb.LetterSetStateParams{ID: id, State: d.State}); err != nil {
 			return err
 		}
-		if err := o.record(ctx, db, l, "dismiss", by, map[string]any{"released": d.ReleasedCount}); err != nil {
+		detail["released"] = d.ReleasedCount
+		if err := o.record(ctx, db, l, "dismiss", by, detail); err != nil {
 			return err
 		}
 		failpoint.At(failpoint.DismissBefore)
@@ -228,6 +234,30 @@ func (o *Operator) Dismiss(ctx context.Context, id int64, by Action) (*Dismissal
 	failpoint.At(failpoint.DismissAfter)
 	wakeSettled()
 	return d, nil
+}
+
+// unknown refuses to give up an event of which nobody knows what was done outside; by force that goes into the audit.
+func (o *Operator) unknown(ctx context.Context, tx pgx.Tx, l outboxdb.LetterGetRow, by Action, detail map[string]any) error {
+	if o.reg == nil {
+		return nil
+	}
+	c := o.reg.Consumer(l.Consumer)
+	if c == nil || c.happened == nil {
+		return nil
+	}
+	what, err := c.happened(ctx, tx, l.EventID)
+	switch {
+	case err != nil:
+		return fmt.Errorf("outbox: ask what may have happened for dead letter %d: %w", l.ID, err)
+	case what == "":
+		return nil
+	case !by.Force:
+		return &ConflictError{
+			Reason: fmt.Sprintf("outcome unknown: %s; a replay of dead letter %d finds out, and a dismissal must be forced", what, l.ID), OutcomeUnknown: true,
+		}
+	}
+	detail["forced"], detail["outcome_unknown"] = true, what
+	return nil
 }
 
 // lockDead locks the hold and the letter, and refuses a letter that is not dead any more.

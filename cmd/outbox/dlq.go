@@ -150,12 +150,13 @@ func readData(file string) (json.RawMessage, error) {
 type dlqDismiss struct {
 	by
 	output
-	ID int64 `arg:"" help:"The letter's number."`
+	ID    int64 `arg:"" help:"The letter's number."`
+	Force bool  `help:"Also where its consumer may have done outside what nobody knows of."`
 }
 
 func (c dlqDismiss) Run(ctx context.Context) error {
 	return operate(ctx, func(o *outbox.Operator) error {
-		d, err := o.Dismiss(ctx, c.ID, c.action(false))
+		d, err := o.Dismiss(ctx, c.ID, c.action(c.Force))
 		if err != nil {
 			return err
 		}

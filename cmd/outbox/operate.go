@@ -32,13 +32,18 @@ func operateOn(ctx context.Context, fn func(*pgxpool.Pool, *outbox.Operator) err
 	if err != nil {
 		return err
 	}
-	// What is done with the consumers' code, a rehearsal above all, never calls the outside: nothing is there to call it with.
-	reg := outbox.NewRegistry()
-	consumers.Register(reg, consumers.Deps{Pool: pool, Logger: slog.New(slog.DiscardHandler)})
-	registerFaults(reg, pool)
-	err = fn(pool, outbox.NewOperator(pool, jobs, "", nil).WithConsumers(reg))
+	err = fn(pool, outbox.NewOperator(pool, jobs, "", nil).WithConsumers(consumersCode(pool)))
 	if errors.Is(err, outbox.ErrReasonRequired) {
 		return usage("--reason is required: it is kept in the audit")
 	}
 	return err
+}
+
+// consumersCode is what an operator does with the consumers' code, a rehearsal above all, where they do not run. That never calls the outside:
+// nothing is there to call it with.
+func consumersCode(pool *pgxpool.Pool) *outbox.Registry {
+	reg := outbox.NewRegistry()
+	consumers.Register(reg, consumers.Deps{Pool: pool, Logger: slog.New(slog.DiscardHandler)})
+	registerFaults(reg, pool)
+	return reg
 }

@@ -147,8 +147,12 @@ func (s *service) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	code := s.reg
+	if code == nil {
+		code = consumersCode(s.pool)
+	}
 	admin := handlers.NewAdmin(handlers.AdminConfig{
-		Config: common, Operator: operator.WithConsumers(s.reg), Tokens: tokens, Webhooks: endpoints, Metrics: s.metrics.Handler(), River: river,
+		Config: common, Operator: operator.WithConsumers(code), Tokens: tokens, Webhooks: endpoints, Metrics: s.metrics.Handler(), River: river,
 	})
 	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
 		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)

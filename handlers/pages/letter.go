@@ -25,6 +25,8 @@ type letterView struct {
 	// Newer are the events that a replay has to be forced past, and Strange says that the data is nothing that the consumer's code takes.
 	Newer   []outbox.NewerEvent
 	Strange bool
+	// Unknown says that a dismissal has to be forced, for what may have been done outside.
+	Unknown bool
 	// Rehearsal is what the replay would do, where that was asked for.
 	Rehearsal *outbox.Rehearsal
 }
@@ -204,6 +206,8 @@ func (p *Pages) refuseLetter(c echo.Context, v *letterView, form *formState, err
 		return err
 	}
 	form.Error, v.Newer, v.Strange = why, newer, errors.As(err, new(*outbox.InvalidDataError))
+	var conflict *outbox.ConflictError
+	v.Unknown = errors.As(err, &conflict) && conflict.OutcomeUnknown
 	if status == http.StatusConflict {
 		// The state is another than the form was made for.
 		if v.Letter, err = p.operator.Letter(c.Request().Context(), v.ID); err != nil {

@@ -153,3 +153,20 @@ func (q *Queries) PaymentSettleOrder(ctx context.Context, db DBTX, arg PaymentSe
 	)
 	return i, err
 }
+
+const PaymentUnsettled = `-- name: PaymentUnsettled :one
+SELECT order_id, state FROM payments WHERE idempotency_key = $1 AND state IN ('creating', 'created')
+`
+
+type PaymentUnsettledRow struct {
+	OrderID uuid.UUID
+	State   string
+}
+
+// How far a payment had come of which nothing here says how it ended: from its first row on the provider may have been asked.
+func (q *Queries) PaymentUnsettled(ctx context.Context, db DBTX, eventID uuid.UUID) (PaymentUnsettledRow, error) {
+	row := db.QueryRow(ctx, PaymentUnsettled, eventID)
+	var i PaymentUnsettledRow
+	err := row.Scan(&i.OrderID, &i.State)
+	return i, err
+}

@@ -20,6 +20,10 @@ RETURNING intent_id::text;
 UPDATE payments SET state = @state, reason = @reason, changed_at = clock_timestamp()
  WHERE order_id = @order_id AND state IN ('creating', 'created');
 
+-- name: PaymentUnsettled :one
+-- How far a payment had come of which nothing here says how it ended: from its first row on the provider may have been asked.
+SELECT order_id, state FROM payments WHERE idempotency_key = @event_id AND state IN ('creating', 'created');
+
 -- name: PaymentByIntent :one
 SELECT order_id FROM payments WHERE intent_id = @intent_id::text;
 

@@ -19,7 +19,22 @@ import (
 
 func registerPayments(reg *outbox.Registry, deps Deps) {
 	c := charging{pool: deps.Pool, provider: deps.Payments, logger: deps.Logger}
-	outbox.HandleExternal(reg, Payments, c.charge, outbox.On(shop.CartCheckedOut), outbox.Timeout(outsideTimeout))
+	outbox.HandleExternal(reg, Payments, c.charge, outbox.On(shop.CartCheckedOut), outbox.Timeout(outsideTimeout), outbox.MayHaveHappened(unsettled))
+}
+
+// unsettled says what may have been done for a checkout at the provider, where no answer of it is known that is an end.
+func unsettled(ctx context.Context, tx pgx.Tx, eventID uuid.UUID) (string, error) {
+	payment, err := queries.PaymentUnsettled(ctx, tx, eventID)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return "", nil
+	case err != nil:
+		return "", err
+	case payment.State == "created":
+		return fmt.Sprintf("order %s may have been charged", payment.OrderID), nil
+	default:
+		return fmt.Sprintf("a payment of order %s may have been begun at the provider", payment.OrderID), nil
+	}
 }
 
 // charging charges checkouts. Whatever an attempt learns that money depends on is committed before the next step, in
