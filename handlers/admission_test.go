@@ -18,7 +18,7 @@ func TestOverloaded(t *testing.T) {
 	s := newShop(t, func(c *handlers.Config) {
 		a, err := outbox.NewAdmission(outbox.NewOperator(c.Pool, nil, "", nil), time.Minute, c.Logger)
 		require.NoError(t, err)
-		c.Admission, c.StripeWebhookSecret = a, webhookSecret
+		c.Admission, c.StripeWebhookSecrets = a, []string{webhookSecret}
 		cfg = *c
 	})
 	c := s.customer()

@@ -30,8 +30,8 @@ type Config struct {
 	Admission *outbox.Admission
 	// Dev has the switches of outbox dev. Nil: there are no /dev routes.
 	Dev *DevTools
-	// StripeWebhookSecret verifies what comes to /v1/webhooks/stripe. Empty: there is no such route.
-	StripeWebhookSecret string
+	// StripeWebhookSecrets verify what comes to /v1/webhooks/stripe: one of them has to. None: there is no such route.
+	StripeWebhookSecrets []string
 	// IPExtractor says which address a request came from. Nil: the one that the connection comes from, whatever the
 	// request's headers claim; behind a proxy use echo.ExtractIPFromXFFHeader with the proxies that are trusted.
 	IPExtractor echo.IPExtractor
@@ -52,7 +52,7 @@ type api struct {
 	pool      *pgxpool.Pool
 	queries   *shopdb.Queries
 	passwords *passwords
-	secret    string // of Stripe's webhooks
+	secrets   []string // of Stripe's webhooks
 	plans     *states
 	orderEnds *states
 
@@ -70,7 +70,7 @@ func newAPI(cfg Config) (*api, *echo.Echo) {
 	e := newEcho(cfg)
 	queries := shopdb.New()
 	a := &api{
-		pool: cfg.Pool, queries: queries, passwords: newPasswords(cfg.PasswordHashes), secret: cfg.StripeWebhookSecret,
+		pool: cfg.Pool, queries: queries, passwords: newPasswords(cfg.PasswordHashes), secrets: cfg.StripeWebhookSecrets,
 		plans: newStates(cfg.Pool, queries.SubscriptionsStarted), orderEnds: newStates(cfg.Pool, queries.OrdersEnded),
 		limits: ratelimit.New(cfg.RateLimits), rateLimited: cfg.RateLimited,
 	}
@@ -88,7 +88,7 @@ func newAPI(cfg Config) (*api, *echo.Echo) {
 	e.POST("/v1/carts/:cart_id/checkout", a.limited(ratelimit.Checkout, a.asUser(a.limitedUser(ratelimit.Checkout, a.checkOut))))
 	e.GET("/v1/orders", a.asUser(a.orders))
 	e.GET("/v1/orders/:order_id", a.asUser(a.order))
-	if a.secret != "" {
+	if len(a.secrets) > 0 {
 		e.POST(webhookPath, a.stripeWebhook)
 	}
 	if cfg.Dev != nil {

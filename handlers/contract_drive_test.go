@@ -36,7 +36,7 @@ func (fullMail) SetMode(int) error            { return errors.New("the disk is f
 func everything(t testing.TB, listener string, pool *pgxpool.Pool, token string, change ...func(*handlers.Config)) *driver {
 	t.Helper()
 	cfg := handlers.Config{
-		Pool: pool, Logger: slog.New(slog.DiscardHandler), StripeWebhookSecret: webhookSecret, PasswordHashes: 1,
+		Pool: pool, Logger: slog.New(slog.DiscardHandler), StripeWebhookSecrets: []string{webhookSecret}, PasswordHashes: 1,
 		Dev: &handlers.DevTools{Mail: fullMail{}, Payments: payments.NewSandbox(pool)},
 	}
 	for _, f := range change {

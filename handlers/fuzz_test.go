@@ -75,7 +75,7 @@ func FuzzAPI(f *testing.F) {
 	f.Add(uint8(10), "cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA&limit=1", []byte{}, "", "", "c")
 	f.Add(uint8(11), "cursor="+strings.Repeat("x", 300), []byte{}, "", "", "c")
 	f.Add(uint8(0), "", []byte(`{"email":"a@b","password":"12345678","name":"`+strings.Repeat("ü", 200)+`"}`), "application/json", "k", "c")
-	base := newShop(f, func(cfg *handlers.Config) { cfg.StripeWebhookSecret = webhookSecret })
+	base := newShop(f, func(cfg *handlers.Config) { cfg.StripeWebhookSecrets = []string{webhookSecret} })
 	who := base.customer()
 	f.Fuzz(func(t *testing.T, route uint8, segment string, body []byte, contentType, idempotencyKey, correlation string) {
 		s, c := *base, *who
@@ -131,7 +131,7 @@ func FuzzStripeWebhook(f *testing.F) {
 	f.Add([]byte(`{"id":"evt_\u0000","object":"event","type":"payment_intent.canceled","data":{"object":{"id":"pi_1","status":"canceled","amount":1299,"currency":"eur"}}}`), "", true)
 	f.Add([]byte(event(`{}`)), "t=1,v1=00", false)
 	f.Add([]byte(event(`{}`)), "t=99999999999999999999,v1=zz,v0=", false)
-	base := newShop(f, func(cfg *handlers.Config) { cfg.StripeWebhookSecret = webhookSecret })
+	base := newShop(f, func(cfg *handlers.Config) { cfg.StripeWebhookSecrets = []string{webhookSecret} })
 	base.customer().order()
 	base.exec(`insert into payments (order_id, idempotency_key, intent_id, state, amount, currency)
 		select id, checkout_event_id, 'pi_1', 'created', amount, currency from orders`)

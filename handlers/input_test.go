@@ -111,7 +111,7 @@ func TestManyWrongFieldsAreOneShortAnswer(t *testing.T) {
 // What a client sends is in no log line, whatever becomes of the request.
 func TestLogsHoldNothingOfTheRequest(t *testing.T) {
 	t.Parallel()
-	s := newShop(t, func(cfg *handlers.Config) { cfg.StripeWebhookSecret = "whsec_x" })
+	s := newShop(t, func(cfg *handlers.Config) { cfg.StripeWebhookSecrets = []string{"whsec_x"} })
 	c := s.customer()
 	for path, r := range posts(c) {
 		for _, body := range []string{

@@ -36,7 +36,7 @@ func newLimited(t testing.TB, list string) *shop {
 
 func limitedBy(t testing.TB, list string) func(*handlers.Config) {
 	return func(cfg *handlers.Config) {
-		cfg.RateLimits, cfg.IPExtractor, cfg.StripeWebhookSecret = limits(t, list), echo.ExtractIPFromXFFHeader(), webhookSecret
+		cfg.RateLimits, cfg.IPExtractor, cfg.StripeWebhookSecrets = limits(t, list), echo.ExtractIPFromXFFHeader(), []string{webhookSecret}
 	}
 }
 

@@ -18,7 +18,7 @@ func (a *api) stripeWebhook(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	event, err := payments.ParseWebhook(body, c.Request().Header.Get("Stripe-Signature"), a.secret)
+	event, err := payments.ParseWebhook(body, c.Request().Header.Get("Stripe-Signature"), a.secrets...)
 	switch {
 	case errors.Is(err, payments.ErrWebhookSignature):
 		const detail = "is not a signature of this body by the provider, or is too old"

@@ -19,7 +19,7 @@ func signed(payload, secret string, at time.Time) string {
 
 func TestStripeWebhookSettlesAnOrder(t *testing.T) {
 	t.Parallel()
-	s := newShop(t, func(cfg *handlers.Config) { cfg.StripeWebhookSecret = webhookSecret })
+	s := newShop(t, func(cfg *handlers.Config) { cfg.StripeWebhookSecrets = []string{webhookSecret} })
 	c := s.customer()
 	id := c.order()
 	s.exec(`insert into payments (order_id, idempotency_key, intent_id, state, amount, currency)

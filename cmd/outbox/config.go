@@ -43,9 +43,10 @@ type config struct {
 	WebhookDisableAfter time.Duration `env:"OUTBOX_WEBHOOK_DISABLE_AFTER" envDefault:"72h"`
 	WebhookSource       string        `env:"OUTBOX_WEBHOOK_SOURCE" envDefault:"urn:pgoutbox"`
 
-	SMTPURL             string `env:"SMTP_URL"`
-	Payments            string `env:"OUTBOX_PAYMENTS"`
-	StripeSecretKey     string `env:"STRIPE_SECRET_KEY"`
+	SMTPURL         string `env:"SMTP_URL"`
+	Payments        string `env:"OUTBOX_PAYMENTS"`
+	StripeSecretKey string `env:"STRIPE_SECRET_KEY"`
+	// StripeWebhookSecret is one secret, or several with commas between them, while one is replaced by the next.
 	StripeWebhookSecret string `env:"STRIPE_WEBHOOK_SECRET"`
 }
 
@@ -155,6 +156,16 @@ func (c webhookConfig) options() (o webhooks.Options, err error) {
 		wrong = append(wrong, errors.New("OUTBOX_WEBHOOK_SOURCE must be a URI, like https://shop.example/events, without a user"))
 	}
 	return o, errors.Join(wrong...)
+}
+
+// webhookSecrets are what a webhook may be signed with.
+func (c config) webhookSecrets() (secrets []string) {
+	for secret := range strings.SplitSeq(c.StripeWebhookSecret, ",") {
+		if secret = strings.TrimSpace(secret); secret != "" {
+			secrets = append(secrets, secret)
+		}
+	}
+	return secrets
 }
 
 // adminTokens are the operators' tokens, by token; the value is the actor's name.

@@ -131,7 +131,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	}
 	common := handlers.Config{
 		Pool: s.pool, Logger: s.log, TracerProvider: s.tracing.TracerProvider(), Ready: s.ready, Warnings: s.warnings, Dev: s.dev,
-		StripeWebhookSecret: s.cfg.StripeWebhookSecret, Admission: admission,
+		StripeWebhookSecrets: s.cfg.webhookSecrets(), Admission: admission,
 		RateLimits: limits, RateLimited: s.metrics.RateLimited, IPExtractor: behind(proxies),
 	}
 	if s.role != roleWorker {

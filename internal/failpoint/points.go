@@ -116,6 +116,18 @@ const (
 	DeliverComplete Point = "deliver.complete"
 )
 
+// A payment, between what the provider is asked and what is committed of it.
+const (
+	// PaymentBeginAfter: the payment's row is committed. The provider was asked nothing.
+	PaymentBeginAfter Point = "payment.begin.after"
+	// PaymentIntentBefore: the provider has made the intent, or found it. Nobody but this process knows its id.
+	PaymentIntentBefore Point = "payment.intent.before"
+	// PaymentIntentAfter: the intent's id is committed. It is not confirmed.
+	PaymentIntentAfter Point = "payment.intent.after"
+	// PaymentConfirmAfter: the provider has charged, or declined, and said so. Nothing here does.
+	PaymentConfirmAfter Point = "payment.confirm.after"
+)
+
 // Maintenance and operators.
 const (
 	// RescueBefore: the transaction has the deliver jobs whose processes died. None is changed.
@@ -163,6 +175,7 @@ var all = [...]Point{
 	DrainDedupe, DrainPark, DrainHold, DrainCommitBefore, DrainCommitAfter, DrainNext,
 	DeliverClaimBefore, DeliverClaimAfter, DeliverDedupe, DeliverHandlerBefore, DeliverHandlerAfter,
 	DeliverCommitBefore, DeliverCommitAfter, DeliverFailBefore, DeliverFailAfter, DeliverComplete,
+	PaymentBeginAfter, PaymentIntentBefore, PaymentIntentAfter, PaymentConfirmAfter,
 	RescueBefore, RescueAfter, ReconcileBefore, ReconcileAfter, ReplayBefore, ReplayAfter, DismissBefore, DismissAfter,
 	BackfillBefore, BackfillAfter, OperationBeginBefore, OperationBeginAfter, OperationStepBefore, OperationStepAfter,
 	RetentionFloorBefore, RetentionFloorAfter, RetentionPartition,

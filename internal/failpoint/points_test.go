@@ -23,6 +23,7 @@ var homes = map[string][]string{
 	"relay":     {"outbox/relay.go", "outbox/sweep.go", "outbox/schedule.go", "outbox/quarantine.go"},
 	"drain":     {"outbox/drain.go", "outbox/batch.go", "outbox/chunks.go", "outbox/hold.go", "outbox/write.go", "workers/work.go"},
 	"deliver":   {"outbox/deliver.go", "workers/work.go"},
+	"payment":   {"workers/consumers/payments.go"},
 	"rescue":    {"outbox/maintain.go"},
 	"reconcile": {"outbox/maintain.go"},
 	"replay":    {"outbox/replay.go"},

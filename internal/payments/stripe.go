@@ -49,7 +49,7 @@ func NewStripe(config StripeConfig) (*Stripe, error) {
 	backend := &stripe.BackendConfig{
 		HTTPClient: &http.Client{
 			Timeout:   config.Timeout,
-			Transport: transport,
+			Transport: once{transport},
 			// The key is for Stripe alone: an answer that points elsewhere is no answer.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -62,6 +62,19 @@ func NewStripe(config StripeConfig) (*Stripe, error) {
 		backend.URL = stripe.String(config.URL)
 	}
 	return &Stripe{stripe.NewClient(config.SecretKey, stripe.WithBackends(stripe.NewBackendsWithConfig(backend)))}, nil
+}
+
+// once sends what has a body once. Otherwise net/http sends a request with an Idempotency-Key again by itself when a connection that was used
+// before is closed under it: one more that the caller does not know of.
+type once struct{ next http.RoundTripper }
+
+func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.GetBody != nil {
+		sent := *r
+		sent.GetBody = nil
+		r = &sent
+	}
+	return o.next.RoundTrip(r)
 }
 
 // Create makes an unconfirmed PaymentIntent under the idempotency key, which is also in its metadata.

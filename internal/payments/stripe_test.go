@@ -143,6 +143,28 @@ func TestStripeLostAnswersAreUnknown(t *testing.T) {
 	}
 }
 
+// A connection that was used before and is closed under a request says as little as any other, and nothing sends the request again.
+func TestStripeSendsOnceOnAUsedConnection(t *testing.T) {
+	t.Parallel()
+	fake, stripe := startFake(t)
+	if _, err := stripe.Get(t.Context(), "pi_none"); !errors.Is(err, payments.ErrNotFound) {
+		t.Fatal(err)
+	}
+	fake.setFault(func(_ http.ResponseWriter, _ string, done bool) bool {
+		if done {
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	var unknown *payments.UnknownError
+	if _, err := stripe.Create(t.Context(), params("pm_card_visa")); !errors.As(err, &unknown) {
+		t.Errorf("%#v", err)
+	}
+	if got := fake.called(); !slices.Equal(got, []string{"GET /v1/payment_intents/pi_none", "POST /v1/payment_intents"}) {
+		t.Errorf("asked %v", got)
+	}
+}
+
 func TestStripeTimeoutIsUnknown(t *testing.T) {
 	t.Parallel()
 	fake, stripe := startFake(t)

@@ -22,26 +22,19 @@ type WebhookEvent struct {
 	Intent Intent
 }
 
-// ErrWebhookSignature says that a webhook was not signed by Stripe with this secret, or too long ago.
+// ErrWebhookSignature says that a webhook was not signed by Stripe with one of these secrets, or too long ago.
 var ErrWebhookSignature = errors.New("payments: the webhook's signature is not valid")
 
 // ErrWebhookBody says that a signed webhook holds no event that can be read.
 var ErrWebhookBody = errors.New("payments: the webhook's body cannot be read")
 
-// ParseWebhook verifies a webhook's signature (of the last five minutes) and reads it. An event that is not about a
-// PaymentIntent has no IntentID and needs nothing done.
-func ParseWebhook(payload []byte, signatureHeader, secret string) (WebhookEvent, error) {
-	if secret == "" {
-		return WebhookEvent{}, ErrWebhookSignature // an empty secret verifies what anybody signs
-	}
-	event, err := webhook.ConstructEventWithOptions(payload, signatureHeader, secret, webhook.ConstructEventOptions{
-		// The few fields read here are the same in every version of the API; the account's may differ from the library's.
-		IgnoreAPIVersionMismatch: true,
-	})
+// ParseWebhook verifies a webhook's signature (of the last five minutes) and reads it. While a secret is being replaced there are two, of which
+// either will do. An event that is not about a PaymentIntent has no IntentID and needs nothing done.
+func ParseWebhook(payload []byte, signatureHeader string, secrets ...string) (WebhookEvent, error) {
+	event, err := verified(payload, signatureHeader, secrets)
 	switch {
-	case errors.Is(err, webhook.ErrInvalidHeader), errors.Is(err, webhook.ErrNoValidSignature),
-		errors.Is(err, webhook.ErrNotSigned), errors.Is(err, webhook.ErrTooOld):
-		return WebhookEvent{}, fmt.Errorf("%w: %w", ErrWebhookSignature, err)
+	case errors.Is(err, ErrWebhookSignature):
+		return WebhookEvent{}, err
 	case err != nil || event.ID == "" || event.Type == "":
 		return WebhookEvent{}, ErrWebhookBody
 	}
@@ -58,4 +51,26 @@ func ParseWebhook(payload []byte, signatureHeader, secret string) (WebhookEvent,
 	}
 	parsed.IntentID = parsed.Intent.ID
 	return parsed, nil
+}
+
+// verified is the event that one of the secrets vouches for.
+func verified(payload []byte, signatureHeader string, secrets []string) (event stripe.Event, err error) {
+	err = ErrWebhookSignature
+	for _, secret := range secrets {
+		if secret == "" {
+			continue // an empty secret verifies what anybody signs
+		}
+		event, err = webhook.ConstructEventWithOptions(payload, signatureHeader, secret, webhook.ConstructEventOptions{
+			// The few fields read here are the same in every version of the API; the account's may differ from the library's.
+			IgnoreAPIVersionMismatch: true,
+		})
+		switch {
+		case errors.Is(err, webhook.ErrInvalidHeader), errors.Is(err, webhook.ErrNoValidSignature),
+			errors.Is(err, webhook.ErrNotSigned), errors.Is(err, webhook.ErrTooOld):
+			err = fmt.Errorf("%w: %w", ErrWebhookSignature, err)
+		default:
+			return event, err
+		}
+	}
+	return event, err
 }

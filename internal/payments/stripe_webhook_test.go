@@ -43,6 +43,17 @@ func TestParseWebhook(t *testing.T) {
 func TestParseWebhookDistrusts(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
+	if got, err := payments.ParseWebhook([]byte(hookSucceeded), signed(hookSucceeded, hookSecret, now)); !errors.Is(err, payments.ErrWebhookSignature) {
+		t.Errorf("without a secret: got %+v, %v", got, err)
+	}
+	for _, secrets := range [][]string{{hookSecret, "whsec_next"}, {"whsec_before", hookSecret}, {"", hookSecret}} {
+		if got, err := payments.ParseWebhook([]byte(hookSucceeded), signed(hookSucceeded, hookSecret, now), secrets...); err != nil || got.ID != "evt_1" {
+			t.Errorf("one of %v: got %+v, %v", secrets, got, err)
+		}
+		if got, err := payments.ParseWebhook([]byte(hookSucceeded), signed(hookSucceeded, "whsec_other", now), secrets...); !errors.Is(err, payments.ErrWebhookSignature) {
+			t.Errorf("none of %v: got %+v, %v", secrets, got, err)
+		}
+	}
 	for name, tt := range map[string]struct{ header, secret string }{
 		"no header":        {"", hookSecret},
 		"nonsense":         {"t=now,v1=zz", hookSecret},

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgoutbox/pgoutbox/internal/failpoint"
 	"github.com/pgoutbox/pgoutbox/internal/payments"
 	"github.com/pgoutbox/pgoutbox/internal/settle"
 	"github.com/pgoutbox/pgoutbox/internal/shop"
@@ -75,6 +76,7 @@ func (c charging) charge(ctx context.Context, e outbox.Received[shop.CheckedOut]
 		if intent, err = c.provider.Confirm(ctx, intent.ID); err != nil {
 			return nil, fmt.Errorf("confirm the payment of order %s: %w", e.Data.OrderID, err)
 		}
+		failpoint.At(failpoint.PaymentConfirmAfter)
 	}
 	if !intent.Status.Final() {
 		return nil, fmt.Errorf("the payment of order %s is still %s", e.Data.OrderID, intent.Status)
@@ -100,6 +102,7 @@ func (c charging) begin(ctx context.Context, e outbox.Received[shop.CheckedOut])
 	if err != nil {
 		return payment, false, fmt.Errorf("begin the payment of order %s: %w", e.Data.OrderID, err)
 	}
+	failpoint.At(failpoint.PaymentBeginAfter)
 	row, err := queries.PaymentGet(ctx, c.pool, e.Data.OrderID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return payment, false, fmt.Errorf("%w: %s", settle.ErrNoOrder, e.Data.OrderID)
@@ -145,10 +148,12 @@ func (c charging) intent(ctx context.Context, e outbox.Received[shop.CheckedOut]
 	if intent.ID == "" {
 		return intent, nil // declined before there was an intent
 	}
+	failpoint.At(failpoint.PaymentIntentBefore)
 	known, err := queries.PaymentSetIntent(ctx, c.pool, shopdb.PaymentSetIntentParams{OrderID: e.Data.OrderID, IntentID: intent.ID})
 	if err != nil {
 		return intent, fmt.Errorf("keep the intent of order %s: %w", e.Data.OrderID, err)
 	}
+	failpoint.At(failpoint.PaymentIntentAfter)
 	if known != intent.ID {
 		return c.get(ctx, e.Data.OrderID, known) // an attempt that overlaps with this one came first
 	}
@@ -162,7 +167,8 @@ func (c charging) get(ctx context.Context, orderID uuid.UUID, intentID string) (
 		return intent, fmt.Errorf("order %s has intent %s, which the provider does not know: %w", orderID, intentID, err)
 	}
 	if err != nil {
-		return intent, fmt.Errorf("ask for the payment of order %s: %w", orderID, err)
+		// The intent may be confirmed. Where the provider is away at last, the letter has to say so all the same.
+		return intent, fmt.Errorf("outcome unknown: ask for the payment of order %s: %w", orderID, err)
 	}
 	return intent, nil
 }
