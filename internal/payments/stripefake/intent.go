@@ -51,6 +51,7 @@ type paymentIntent struct {
 	Amount           int64             `json:"amount"`
 	Currency         string            `json:"currency"`
 	Created          int64             `json:"created"`
+	Livemode         bool              `json:"livemode"`
 	Metadata         map[string]string `json:"metadata"`
 	LastPaymentError *apiError         `json:"last_payment_error"`
 }
@@ -109,6 +110,7 @@ func (s *Stripe) Event(intentID string) ([]byte, error) {
 	}[intent.Status]
 	return json.Marshal(map[string]any{
 		"id": "evt_" + intent.ID + "_" + name, "object": "event", "type": "payment_intent." + name,
+		"created": intent.Created.Unix(), "livemode": false, "pending_webhooks": 1, "api_version": nil,
 		"data": map[string]any{"object": intent.object()},
 	})
 }
