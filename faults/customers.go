@@ -87,37 +87,52 @@ func (c *customers) wait() { c.done.Wait() }
 // customer is one customer's way: an account, and an order that is paid, or declined for some.
 func (c *customers) customer(ctx context.Context, rng *rand.Rand, n int64) error {
 	r := &request{customers: c, rng: rng}
-	email := fmt.Sprintf("c%d-%d%s", c.seed, n, mailHost)
-	key := func(step string) string { return fmt.Sprintf("%d-%d-%s", c.seed, n, step) }
-	signup, err := r.do(ctx, "POST", "/v1/signup", map[string]any{"email": email, "password": password, "name": "A Customer"}, "", key("signup"), "user.signed_up")
-	if err != nil || signup.status != http.StatusCreated {
-		return unexpected("signup", signup, err)
-	}
-	session, err := r.do(ctx, "POST", "/v1/sessions", map[string]any{"email": email, "password": password}, "", "", "")
-	if err != nil || session.status != http.StatusCreated {
-		return unexpected("session", session, err)
-	}
-	bearer := "Bearer " + session.text("token")
-	cart, err := r.do(ctx, "POST", "/v1/carts", nil, bearer, key("cart"), "")
-	if err != nil || cart.status != http.StatusCreated {
-		return unexpected("cart", cart, err)
-	}
-	path := "/v1/carts/" + cart.text("cart_id")
-	for i, sku := range []string{"espresso-beans", "filter-beans"}[:1+rng.IntN(2)] {
-		item, err := r.do(ctx, "POST", path+"/items", map[string]any{"sku": sku, "quantity": 1}, bearer, key("item"+strconv.Itoa(i)), "")
-		if err != nil || item.status >= 300 && item.status != http.StatusNotFound {
-			return unexpected("item", item, err)
-		}
+	name := fmt.Sprintf("%d-%d", c.seed, n)
+	bearer, err := r.signIn(ctx, name)
+	if err != nil {
+		return err
 	}
 	method := "pm_card_visa"
 	if rng.IntN(10) == 0 {
 		method = "pm_card_chargeDeclined"
 	}
+	_, err = r.buy(ctx, name, bearer, method)
+	return err
+}
+
+// signIn makes an account of that name, which nobody else has, and returns what its requests are authorized with.
+func (r *request) signIn(ctx context.Context, name string) (bearer string, err error) {
+	email := "c" + name + mailHost
+	signup, err := r.do(ctx, "POST", "/v1/signup", map[string]any{"email": email, "password": password, "name": "A Customer"}, "", name+"-signup", "user.signed_up")
+	if err != nil || signup.status != http.StatusCreated {
+		return "", unexpected("signup", signup, err)
+	}
+	session, err := r.do(ctx, "POST", "/v1/sessions", map[string]any{"email": email, "password": password}, "", "", "")
+	if err != nil || session.status != http.StatusCreated {
+		return "", unexpected("session", session, err)
+	}
+	return "Bearer " + session.text("token"), nil
+}
+
+// buy fills a cart and checks it out, and returns the order's id.
+func (r *request) buy(ctx context.Context, name, bearer, method string) (order string, err error) {
+	key := func(step string) string { return name + "-" + step }
+	cart, err := r.do(ctx, "POST", "/v1/carts", nil, bearer, key("cart"), "")
+	if err != nil || cart.status != http.StatusCreated {
+		return "", unexpected("cart", cart, err)
+	}
+	path := "/v1/carts/" + cart.text("cart_id")
+	for i, sku := range []string{"espresso-beans", "filter-beans"}[:1+r.rng.IntN(2)] {
+		item, err := r.do(ctx, "POST", path+"/items", map[string]any{"sku": sku, "quantity": 1}, bearer, key("item"+strconv.Itoa(i)), "")
+		if err != nil || item.status >= 300 && item.status != http.StatusNotFound {
+			return "", unexpected("item", item, err)
+		}
+	}
 	checkout, err := r.do(ctx, "POST", path+"/checkout", map[string]any{"payment_method": method}, bearer, key("checkout"), "cart.checked_out")
 	if err != nil || checkout.status != http.StatusAccepted {
-		return unexpected("checkout", checkout, err)
+		return "", unexpected("checkout", checkout, err)
 	}
-	return nil
+	return checkout.text("order_id"), nil
 }
 
 func unexpected(step string, a answer, err error) error {

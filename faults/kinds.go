@@ -47,6 +47,7 @@ type kind struct {
 var kinds = []kind{
 	{"failpoint", "processes are killed at every commit boundary: work goes on within 45 s", alone, 0, 0, 12, lengthy, killAtFailpoints},
 	{"kill", "a random process is killed: work goes on within 45 s", alone, 0, 0, 6, together, kill},
+	{"money", "the payment provider refuses, hangs and loses requests and answers, its results come late, twice or first, and processes die: one charge for each paid order, none else", alone, 0, 0, 0, together, money},
 	{"zombie", "relay, drain and deliver are stopped past their rescue, and go on: one effect, in order, nobody is blocked", alone, 30 * time.Second, 15 * time.Second, 2, patient, zombies},
 	{"crash-loop", "an event kills whatever process runs it, again and again: it is escalated unrun, its lane goes on", alone, 0, 0, 1, patient, crashLoop},
 	{"leader", "eight processes, the leader is killed again and again: another leads within 30 s", alone, 0, 0, 1, patient, killLeaders},

@@ -156,6 +156,11 @@ func (s *stage) dieAt(ctx context.Context, slot *slot, rng *rand.Rand, points []
 	case <-ctx.Done():
 		return ""
 	}
+	return diedAt(slot, from)
+}
+
+// diedAt is where the process died that has written the log from there on.
+func diedAt(slot *slot, from int64) failpoint.Point {
 	for line := range strings.Lines(tailOf(slot.logs, from)) {
 		if _, at, ok := strings.Cut(line, failpoint.DiesAt); ok {
 			return failpoint.Point(strings.TrimSpace(at))

@@ -32,7 +32,9 @@ type command struct {
 	Control string
 	List    bool
 	JSON    string
-	Keep    bool
+	// Checkouts is how many the kind money makes; 0: as many as the form has.
+	Checkouts int
+	Keep      bool
 }
 
 func parse(args []string) (c command, err error) {
@@ -44,6 +46,7 @@ func parse(args []string) (c command, err error) {
 	f.BoolVar(&c.Long, "long", false, "the long form: long durations, every kind once and then at random, also those that only the long form has")
 	f.StringVar(&c.Control, "control", "", "run against something that is wrong on purpose, and must be found out: `naive-relay`, no-dedupe or async-standby")
 	f.BoolVar(&c.List, "list", false, "list the kinds of faults")
+	f.IntVar(&c.Checkouts, "checkouts", 0, "how many checkouts the kind money makes; 0: 60, and 1,000 in the long form")
 	f.StringVar(&c.JSON, "json", "", "also write the report to this `file`, as JSON")
 	f.BoolVar(&c.Keep, "keep", false, "keep what the run left: logs, journal, report")
 	if err := f.Parse(args); err != nil {
@@ -57,6 +60,8 @@ func parse(args []string) (c command, err error) {
 		return c, fmt.Errorf("%w: %s", errUsage, f.Arg(0))
 	case c.Short && c.Long:
 		return c, fmt.Errorf("%w: -short and -long", errUsage)
+	case c.Checkouts < 0:
+		return c, fmt.Errorf("%w: -checkouts must be above 0", errUsage)
 	case c.For <= 0:
 		return c, fmt.Errorf("%w: -for must be above 0", errUsage)
 	case c.Control != "" && controls[c.Control] == nil:
@@ -77,6 +82,8 @@ type options struct {
 	said     io.Writer
 	kinds    []kind        // all that there are, for those that are made of others
 	lasts    time.Duration // of a soak that is not in the long form
+	// checkouts is how many the kind money makes, where that was said.
+	checkouts int
 }
 
 func main() {
@@ -115,7 +122,7 @@ func (c command) run(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	o.keep, o.lasts = c.Keep, c.For
+	o.keep, o.lasts, o.checkouts = c.Keep, c.For, c.Checkouts
 	defer func() {
 		if c.Keep || err != nil || !ok {
 			fmt.Println("kept:", o.dir)

@@ -82,6 +82,7 @@ func (s *stage) resumes(ctx context.Context, kind string, bound time.Duration) e
 // settle waits until every event is where it ends, and replays what is dead: what its consumer refused for a while, it takes now.
 func (s *stage) settle(ctx context.Context) error {
 	err := until(ctx, settleTime, "everything comes to rest", func() bool {
+		s.bank.open(ctx)
 		open, err := one[int64](ctx, s, `select (select count(*) from outbox) + (select count(*) from scheduled)
 			+ (select count(*) from holds h where not exists (select from discarded_jobs d where d.consumer = h.consumer and d.event_id = h.event_id and d.state = 'dead'))
 			+ (select count(*) from cursors c where exists (select from events e join consumer_subscriptions s on e.type like s.like_pattern
@@ -204,10 +205,12 @@ func (s *stage) judgeOutside(ctx context.Context, conn *pgx.Conn, v *verdict) er
 	var amount int64
 	if _, err := pgx.ForEachRow(rows, []any{&id, &status, &amount}, func() error {
 		c := charges[id]
+		delete(charges, id)
+		s.bank.judge(id, status, c, v)
 		switch {
-		case c.Charges > 1:
+		case c.Charges > 1 || c.Intents > 1:
 			v.Duplicated++
-			v.Found = append(v.Found, fmt.Sprintf("order %s was charged %d times", id, c.Charges))
+			v.Found = append(v.Found, fmt.Sprintf("order %s was charged %d times, by %d intents", id, c.Charges, c.Intents))
 		case status == "paid" && (c.Charges != 1 || c.Amounts[0] != amount):
 			v.Lost++
 			v.Found = append(v.Found, fmt.Sprintf("order %s over %d is paid, and these were charged: %v", id, amount, c.Amounts))
@@ -219,6 +222,11 @@ func (s *stage) judgeOutside(ctx context.Context, conn *pgx.Conn, v *verdict) er
 	}); err != nil {
 		return err
 	}
+	for id, c := range charges {
+		v.Lost++
+		v.Found = append(v.Found, fmt.Sprintf("there is no order %s, for which %d intents were made and %d charged", id, c.Intents, c.Charges))
+	}
+	s.bank.say()
 	if err := s.judgeMails(ctx, conn, v); err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ const (
 	database   = "outbox"
 	adminToken = "harness:of-faults-only"
 	stripeKey  = "sk_test_of_faults_only"
+	hookSecret = "whsec_of_faults_only"
 	processes  = 3
 )
 
@@ -82,6 +83,7 @@ type stage struct {
 	next    bool                     // processes are of the next build
 	keep    bool                     // the servers' data is left where it is
 	soaked  bool                     // the sizes of the tables are judged
+	bank    *bank                    // where payments take their time; nil: none does
 	began   time.Time
 
 	crashing []uuid.UUID // events that kill
@@ -189,7 +191,7 @@ func (s *stage) environment() map[string]string {
 		// Each connection costs the server, and a process that starts opens many: these are enough on a small machine.
 		"DATABASE_URL": fmt.Sprintf("%s&pool_max_conns=%d", s.serviceURL(), s.pool()), "OUTBOX_ADDR": "127.0.0.1:0", "OUTBOX_ADMIN_ADDR": "127.0.0.1:0",
 		"OUTBOX_ADMIN_TOKENS": adminToken, "OUTBOX_RETRY_BASE": "200ms", "OUTBOX_RETRY_MAX": "2s", "OUTBOX_MAX_ATTEMPTS": "12",
-		"SMTP_URL": s.mails.URL(), "OUTBOX_PAYMENTS": "stripe", "STRIPE_SECRET_KEY": stripeKey,
+		"SMTP_URL": s.mails.URL(), "OUTBOX_PAYMENTS": "stripe", "STRIPE_SECRET_KEY": stripeKey, "STRIPE_WEBHOOK_SECRET": "whsec_before," + hookSecret,
 		"OUTBOX_RATE_LIMITS":  "off", // the customers come from one address, and are many
 		faultkit.EnvStripeURL: s.payments.URL(), faultkit.EnvOutsideURL: s.outside.URL(),
 		faultkit.EnvDir: filepath.Join(s.dir, "crashes"), faultkit.EnvControl: s.control,

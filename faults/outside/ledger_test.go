@@ -104,6 +104,7 @@ func TestFaults(t *testing.T) {
 		injected outside.Injected
 	}{
 		"refuse":       {outside.Faults{Refuse: 1}, 500, false, false, outside.Injected{Requests: 1, Refused: 1}},
+		"busy":         {outside.Faults{Busy: 1}, 429, false, false, outside.Injected{Requests: 1, Busy: 1}},
 		"lose request": {outside.Faults{LoseRequest: 1}, 0, false, false, outside.Injected{Requests: 1, LostRequests: 1}},
 		"lose answer":  {outside.Faults{LoseAnswer: 1}, 0, false, true, outside.Injected{Requests: 1, LostAnswers: 1}},
 		"hang before":  {outside.Faults{HangBefore: 1}, 0, true, false, outside.Injected{Requests: 1, HungBefore: 1}},

@@ -19,6 +19,7 @@ const (
 // Faults are the chances that a request comes to harm. It comes to one of them at most, so their sum is at most 1.
 type Faults struct {
 	Refuse      float64 // answered with 500; nothing is done
+	Busy        float64 // answered with 429; nothing is done
 	LoseRequest float64 // the connection is closed; nothing is done
 	LoseAnswer  float64 // it is done, and the connection is closed
 	HangBefore  float64 // nothing is done and nothing answered, until the client gives up
@@ -27,8 +28,13 @@ type Faults struct {
 
 // Injected tells how many requests have come to which harm.
 type Injected struct {
-	Requests                                                  int // all, with those that came to none
-	Refused, LostRequests, LostAnswers, HungBefore, HungAfter int
+	Requests                                                        int // all, with those that came to none
+	Refused, Busy, LostRequests, LostAnswers, HungBefore, HungAfter int
+}
+
+// Harmed is how many have come to any.
+func (i Injected) Harmed() int {
+	return i.Refused + i.Busy + i.LostRequests + i.LostAnswers + i.HungBefore + i.HungAfter
 }
 
 // Server is what the judges share: an HTTP server on 127.0.0.1 with faults in front of its work. Its methods are safe for concurrent use.
@@ -112,9 +118,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 	after := s.draw()
 	switch after {
-	case refuse:
+	case refuse, busy:
 		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusInternalServerError)
+		w.WriteHeader(map[harm]int{refuse: http.StatusInternalServerError, busy: http.StatusTooManyRequests}[after])
 		_, _ = io.WriteString(w, `{"error":{"type":"api_error"}}`)
 		return
 	case loseRequest:
@@ -154,6 +160,7 @@ type harm int
 const (
 	none harm = iota
 	refuse
+	busy
 	loseRequest
 	loseAnswer
 	hangBefore
@@ -173,6 +180,7 @@ func (s *Server) draw() harm {
 		counter *int
 	}{
 		{refuse, f.Refuse, &n.Refused},
+		{busy, f.Busy, &n.Busy},
 		{loseRequest, f.LoseRequest, &n.LostRequests},
 		{loseAnswer, f.LoseAnswer, &n.LostAnswers},
 		{hangBefore, f.HangBefore, &n.HungBefore},
