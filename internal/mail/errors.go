@@ -24,6 +24,8 @@ type RefusedError struct {
 	// Temporary says that a later attempt may succeed: a 4xx answer, a network that failed, and whatever went wrong
 	// before there was a mail to refuse, which says nothing against this mail.
 	Temporary bool
+	// MayBeSent says that the whole mail was handed over and no answer came: the server may have taken it over. A later attempt may be a copy.
+	MayBeSent bool
 	// Err is the network's error; nil when the server answered.
 	Err error
 }
@@ -34,6 +36,8 @@ func (e *RefusedError) Error() string {
 		kind = "temporarily"
 	}
 	switch {
+	case e.MayBeSent:
+		return fmt.Sprintf("mail: %s failed, and the server may have taken the mail over: %v", e.Stage, e.Err)
 	case e.Code == 0:
 		return fmt.Sprintf("mail: %s failed: %v", e.Stage, e.Err)
 	case e.Enhanced == "":
@@ -82,6 +86,7 @@ func sendError(ctx context.Context, err error) *RefusedError {
 	}
 	refused.Code, refused.Enhanced = sent.ErrorCode(), sent.EnhancedStatusCode()
 	if refused.Code == 0 {
+		refused.MayBeSent = sent.Reason == gomail.ErrSMTPDataClose
 		refused.Err = harmless(ctx, err)
 		return refused
 	}

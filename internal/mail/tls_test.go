@@ -27,6 +27,7 @@ type echoing struct {
 	mu    sync.Mutex
 	mails int
 	tls   int
+	login bool // it knows LOGIN and nothing else, as some do
 }
 
 type echoSession struct {
@@ -39,16 +40,45 @@ func (e *echoing) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	return &echoSession{server: e, conn: c}, nil
 }
 
-func (s *echoSession) AuthMechanisms() []string { return []string{sasl.Plain} }
+func (s *echoSession) AuthMechanisms() []string {
+	if s.server.login {
+		return []string{sasl.Login}
+	}
+	return []string{sasl.Plain}
+}
 
 func (s *echoSession) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, user, password string) error {
+	check := func(_, user, password string) error {
 		if user != "me" || password != "pw" {
 			return smtp.ErrAuthFailed
 		}
 		s.authed = true
 		return nil
-	}), nil
+	}
+	if s.server.login {
+		return &loginServer{check: check}, nil
+	}
+	return sasl.NewPlainServer(check), nil
+}
+
+// loginServer asks for the name, and then for the password.
+type loginServer struct {
+	check func(identity, user, password string) error
+	said  []string
+}
+
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	if response != nil {
+		l.said = append(l.said, string(response))
+	}
+	switch len(l.said) {
+	case 0:
+		return []byte("Username:"), false, nil
+	case 1:
+		return []byte("Password:"), false, nil
+	default:
+		return nil, true, l.check("", l.said[0], l.said[1])
+	}
 }
 
 func (s *echoSession) Mail(string, *smtp.MailOptions) error {
@@ -147,14 +177,17 @@ func TestSendEncryptedWithLogin(t *testing.T) {
 		name               string
 		startTLS, tlsFirst bool
 		scheme, query      string
+		login              bool
 	}{
-		{"opportunistic", true, false, "smtp", ""},
-		{"required", true, false, "smtp", "?tls=required"},
-		{"implicit", false, true, "smtps", ""},
+		{"opportunistic", true, false, "smtp", "", false},
+		{"required", true, false, "smtp", "?tls=required", false},
+		{"implicit", false, true, "smtps", "", false},
+		{"by LOGIN alone", true, false, "smtp", "?tls=required", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			server, address, roots := serve(t, tt.startTLS, tt.tlsFirst)
+			server.login = tt.login
 			if err := send(t, tt.scheme+"://me:pw@"+address+tt.query, roots, "ada@example.com"); err != nil {
 				t.Fatal(err)
 			}
