@@ -130,9 +130,11 @@ func TestRefusalsByStep(t *testing.T) {
 // What a server took over is sent, whatever becomes of the goodbye.
 func TestLostGoodbye(t *testing.T) {
 	t.Parallel()
-	server := &scripted{answers: map[string]string{"QUIT": cut}}
-	if err := send(t, "smtp://"+server.start(t)+"?tls=none", nil, "ada@example.com"); err != nil {
-		t.Error(err)
+	for _, step := range []string{"RSET", "QUIT"} {
+		server := &scripted{answers: map[string]string{step: cut}}
+		if err := send(t, "smtp://"+server.start(t)+"?tls=none", nil, "ada@example.com"); err != nil {
+			t.Errorf("%s: %v", step, err)
+		}
 	}
 }
 
