@@ -166,6 +166,7 @@ func TestAdminRefusesByName(t *testing.T) {
 		{"POST", "/admin/dlq/1/dismiss", `{"reason":" "}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/dismiss", `{"reason":"` + strings.Repeat("x", 1001) + `"}`, 422, "/reason"},
 		{"POST", "/admin/dlq/1/dismiss", ``, 400, ""},
+		{"POST", "/admin/dlq/1/dismiss", `{"reason":"r","force":"yes"}`, 422, "/force"},
 		{"POST", "/admin/dlq/2/dismiss", `{"reason":"r"}`, 404, ""},
 		{"POST", "/admin/dlq/x/replay", ``, 404, ""},
 		{"GET", "/admin/dlq/-1", "", 404, ""},

@@ -1,10 +1,12 @@
 package outbox_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -214,6 +216,54 @@ func TestCompletedJobDoesNotBlockAReplay(t *testing.T) {
 	_, err = r.jobs.Deliver(t.Context(), tx, []outbox.Delivery{{Consumer: "ledger", EventID: event, MaxAttempts: 1}})
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// What its consumer may have done outside is given up by force alone, and the audit says what that was. Asking fails the dismissal.
+func TestDismissOfWhatMayHaveHappened(t *testing.T) {
+	t.Parallel()
+	var happened string
+	var asked []uuid.UUID
+	failed := errors.New("it cannot be told")
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "charges", brokenNow, outbox.On("note.*"), outbox.MaxAttempts(1),
+		outbox.MayHaveHappened(func(ctx context.Context, tx pgx.Tx, eventID uuid.UUID) (string, error) {
+			asked = append(asked, eventID)
+			if happened == "error" {
+				return "", failed
+			}
+			_, err := tx.Exec(ctx, `select 1`)
+			return happened, err
+		}))
+	r := newRig(t, reg)
+	r.exec(`create table broken (n int)`)
+	r.exec(`insert into broken values (1), (1), (2), (2)`)
+	r.append("a", 1)
+	r.append("b", 2)
+	r.settle()
+	code := r.op.WithConsumers(reg)
+	id, event := one[int64](r, `select id from discarded_jobs where key = 'a'`), one[uuid.UUID](r, `select event_id from discarded_jobs where key = 'a'`)
+
+	happened = "error"
+	_, err := code.Dismiss(t.Context(), id, anna)
+	require.ErrorIs(t, err, failed)
+	happened = "a card may have been charged"
+	_, err = code.Dismiss(t.Context(), id, anna)
+	var conflict *outbox.ConflictError
+	require.ErrorAs(t, err, &conflict)
+	require.True(t, conflict.OutcomeUnknown)
+	require.ErrorContains(t, err, "outcome unknown: a card may have been charged")
+	r.holds(`select count(*) = 2 and bool_and(state = 'dead') from discarded_jobs`)
+	r.holds(`select not exists (select from audit)`)
+
+	_, err = code.Dismiss(t.Context(), id, outbox.Action{Actor: "anna", Reason: "paid in cash", Force: true})
+	require.NoError(t, err)
+	r.holds(`select (detail ->> 'forced')::boolean and detail ->> 'outcome_unknown' = 'a card may have been charged' from audit`)
+	require.Equal(t, []uuid.UUID{event, event, event}, asked)
+
+	happened = ""
+	_, err = code.Dismiss(t.Context(), one[int64](r, `select id from discarded_jobs where key = 'b'`), anna)
+	require.NoError(t, err)
+	r.holds(`select not exists (select from audit where id > 1 and detail ? 'forced')`)
 }
 
 func TestUnknownLettersAndConsumers(t *testing.T) {

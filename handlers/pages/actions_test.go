@@ -1,11 +1,16 @@
 package pages_test
 
 import (
+	"context"
 	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 // last is the newest line of the audit.
@@ -86,6 +91,26 @@ func TestFormsDismiss(t *testing.T) {
 	a = o.post("/admin/ui/letters/1/dismiss", url.Values{"reason": {"again"}})
 	require.Equal(t, 409, a.status)
 	require.Contains(t, text(o.page(a)), "dead letter 1 is dismissed")
+}
+
+// Where nobody knows what was done outside, giving up takes a tick more.
+func TestFormsDismissWhatMayHaveHappened(t *testing.T) {
+	t.Parallel()
+	reg := outbox.NewRegistry()
+	outbox.Handle(reg, "billing", func(context.Context, pgx.Tx, outbox.Received[map[string]any]) error { return nil }, outbox.On("user.*"),
+		outbox.MayHaveHappened(func(context.Context, pgx.Tx, uuid.UUID) (string, error) { return "order 7 may have been charged", nil }))
+	o := newOfficeOf(t, reg)
+	o.fill()
+	o.signIn()
+	require.NotContains(t, o.get("/admin/ui/letters/1").body, `id="dismiss-force"`)
+	form := url.Values{"reason": {"a test"}}
+	a := o.post("/admin/ui/letters/1/dismiss", form)
+	require.Equal(t, 409, a.status)
+	require.Contains(t, a.body, `id="dismiss-force"`)
+	require.Contains(t, text(o.page(a)), "order 7 may have been charged")
+	form.Set("force", "1")
+	require.Equal(t, 303, o.post("/admin/ui/letters/1/dismiss", form).status)
+	require.Equal(t, "anna: dismiss dead letter 1: a test", o.last())
 }
 
 func TestFormsRedact(t *testing.T) {

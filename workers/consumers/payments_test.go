@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgoutbox/pgoutbox/internal/payments"
 	"github.com/pgoutbox/pgoutbox/internal/settle"
@@ -163,6 +164,32 @@ func TestPaymentsUnknownOutcomes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While no answer that is an end is known, a charge may have been made; not before the provider was to be asked, and not after the end.
+func TestPaymentsMayHaveHappened(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.charging(map[string]int{"create": 1, "confirm": 1})
+	e := w.checkedOut("pm_card_visa")
+	for _, want := range []string{"", "may have been begun", "may have been charged", ""} {
+		if err := pgx.BeginFunc(t.Context(), w.pool, func(tx pgx.Tx) error {
+			what, err := unsettled(t.Context(), tx, e.ID)
+			if (what == "") != (want == "") || !strings.Contains(what, want) || want != "" && !strings.Contains(what, e.Data.OrderID.String()) {
+				t.Errorf("want %q, got %q", want, what)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+		if record, err := c.charge(t.Context(), e); err == nil {
+			if err := w.record(record); err != nil {
+				t.Error(err)
+			}
+		}
+		e.Attempt++
+	}
+	w.mustHave(e, "paid", "succeeded", 1, 1)
 }
 
 // A record that does not commit (a crash, a lost fence) leaves nothing but what the next attempt finds.
