@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pgoutbox/pgoutbox/faults/outside"
 	"github.com/pgoutbox/pgoutbox/internal/payments/stripefake"
 )
@@ -16,18 +18,22 @@ import (
 // webhookTries is how often a webhook that is not taken is sent again. Stripe does so for days.
 const webhookTries = 20
 
+// webhooksAtOnce is how many are sent in a pass.
+const webhooksAtOnce = 16
+
 // bank decides what takes its time at the provider, tells the service of results by webhooks, and knows how each order of its customers has
 // to end. Its methods do nothing where there is none.
 type bank struct {
 	s   *stage
 	rng *rand.Rand
 
+	opening sync.Mutex // held by the one who goes through the payments
+
 	mu      sync.Mutex
 	methods map[string]string // by order
 	paid    map[string]bool   // how it has to end
 	told    map[string]int    // webhooks that are still to be sent, by intent; 0: all were
 	tries   map[string]int
-	sending sync.Mutex
 
 	webhooks, refused, forged int
 	ended                     map[string]int // orders, by method and end
@@ -40,35 +46,41 @@ func newBank(s *stage) *bank {
 	}
 }
 
-// open goes through the payments once: one that is processing gets its result, and of a result the service is told, mostly once, by some twice and
-// by some never; it has to ask then. A webhook may overtake the answer that it is about.
+// open goes through the payments once: what is processing gets its result, and of a result the service is told, mostly once, by some twice and
+// by some never; it has to ask then. A webhook may overtake the answer that it is about. Results come first, and what is not told in a pass is in the
+// next: a service that has to be told of everything before anything else comes to its end would wait for long.
 func (b *bank) open(ctx context.Context) {
 	if b == nil {
 		return
 	}
-	b.sending.Lock()
-	defer b.sending.Unlock()
+	b.opening.Lock()
+	defer b.opening.Unlock()
+	var due []string
 	for _, i := range b.s.payments.Intents() {
-		b.mu.Lock()
-		left, known := b.told[i.ID]
-		b.mu.Unlock()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case i.Status == stripefake.StatusProcessing && b.rng.IntN(4) == 0:
-			b.settle(i)
-		case i.Status == stripefake.StatusSucceeded || i.Status == stripefake.StatusRequiresPaymentMethod:
-			if !known {
-				left = []int{0, 0, 1, 1, 1, 1, 2, 2}[b.rng.IntN(8)]
+		switch i.Status {
+		case stripefake.StatusProcessing:
+			if b.rng.IntN(4) == 0 {
+				b.settle(i)
 			}
-			if left > 0 {
-				left = b.tell(ctx, i.ID, left)
+		case stripefake.StatusSucceeded, stripefake.StatusRequiresPaymentMethod:
+			if _, known := b.told[i.ID]; !known {
+				b.told[i.ID] = []int{0, 0, 1, 1, 1, 1, 2, 2}[b.rng.IntN(8)]
 			}
-			b.mu.Lock()
-			b.told[i.ID] = left
-			b.mu.Unlock()
+			if b.told[i.ID] > 0 {
+				due = append(due, i.ID)
+			}
 		}
 	}
+	var sending errgroup.Group
+	for _, intent := range due[:min(len(due), webhooksAtOnce)] {
+		url := "http://" + b.s.apis[b.rng.IntN(len(b.s.apis))].Addr() + "/v1/webhooks/stripe"
+		forged := b.rng.IntN(20) == 0
+		sending.Go(func() error {
+			b.tell(ctx, url, intent, forged)
+			return nil
+		})
+	}
+	_ = sending.Wait()
 }
 
 func (b *bank) settle(i stripefake.Intent) {
@@ -81,9 +93,8 @@ func (b *bank) settle(i stripefake.Intent) {
 	}
 }
 
-// tell sends a webhook to some process, now and then first one that is signed by somebody else, and returns how many are left to be sent.
-func (b *bank) tell(ctx context.Context, intent string, left int) int {
-	url := "http://" + b.s.apis[b.rng.IntN(len(b.s.apis))].Addr() + "/v1/webhooks/stripe"
+// tell sends a webhook to a process, now and then first one that is signed by somebody else.
+func (b *bank) tell(ctx context.Context, url, intent string, forged bool) {
 	send := func(secret string) (status int, err error) {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
@@ -97,25 +108,29 @@ func (b *bank) tell(ctx context.Context, intent string, left int) int {
 		}
 		return http.StatusOK, nil
 	}
-	if b.rng.IntN(20) == 0 {
-		b.forged++
+	if forged {
 		if status, err := send("whsec_of_somebody_else"); err == nil && status != http.StatusBadRequest && status < 500 {
 			b.s.violations.add("money: a webhook that somebody else signed was answered with %d", status)
 		}
 	}
-	switch status, err := send(hookSecret); {
+	status, err := send(hookSecret)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if forged {
+		b.forged++
+	}
+	switch {
 	case err == nil && status == http.StatusOK:
 		b.webhooks++
-		return left - 1
+		b.told[intent]--
+		return
 	case err == nil && status < 500:
 		b.s.violations.add("money: a webhook was answered with %d", status)
 	}
 	b.refused++
-	b.tries[intent]++
-	if b.tries[intent] > webhookTries {
-		return 0
+	if b.tries[intent]++; b.tries[intent] > webhookTries {
+		b.told[intent] = 0
 	}
-	return left
 }
 
 // judge holds an order to how it had to end.
