@@ -42,10 +42,17 @@ func (a *admin) riverRoutes(e *echo.Echo) {
 	e.PATCH(pages.River+"/api/queues/:name", riverQueueSettings)
 }
 
+// riverUI hands on what is only looked at. For what no file's and no row's name can hold, River's UI has no answer but a fault of its own.
 func (a *admin) riverUI(c echo.Context) error {
+	u := c.Request().URL
+	if query, err := url.QueryUnescape(u.RawQuery); err != nil || !readable(u.Path) || !readable(query) {
+		return notFound("page")
+	}
 	a.river.ServeHTTP(c.Response(), c.Request())
 	return nil
 }
+
+func readable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // riverJobs cancels, deletes or retries jobs. What the engine loses by that it takes up again: see docs/observability.md.
 func (a *admin) riverJobs(c echo.Context, action string) error {
@@ -94,7 +101,7 @@ func riverJobIDs(c echo.Context) ([]int64, error) {
 // by all that watches consumers, and one of a consumer's nobody would find in the consumer's state.
 func (a *admin) riverQueue(c echo.Context, action string) error {
 	name, err := riverQueueName(c)
-	if err != nil || !utf8.ValidString(name) || strings.ContainsRune(name, 0) || len(name) > 255 {
+	if err != nil || !readable(name) || len(name) > 255 {
 		return notFound("queue")
 	}
 	instead := ""

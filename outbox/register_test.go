@@ -177,6 +177,10 @@ func TestConsumerIsRemoved(t *testing.T) {
 	r.holds(`select not exists (select from holds) and not exists (select from waiting) and not exists (select from cursors)`)
 	r.holds(`select not exists (select from river_job where state in ('available', 'scheduled', 'retryable', 'running'))`)
 	r.holds(`select count(*) = 1 from discarded_jobs where state = 'dismissed' and consumer = $1`, removal.LettersOf)
+	var letter int64
+	require.NoError(t, r.pool.QueryRow(t.Context(), `select id from discarded_jobs where state = 'dismissed'`).Scan(&letter))
+	_, err = r.op.Replay(t.Context(), letter, nil, outbox.Action{Actor: "anna", Reason: "a test", Force: true})
+	require.ErrorAs(t, err, &conflict, "nobody would take it")
 	r.agrees()
 
 	// Code that still has it leaves it alone; when it begins anew, it begins from scratch.

@@ -24,6 +24,9 @@ type Removal struct {
 	LettersOf string `json:"letters_of"`
 }
 
+// removedMark stands in the name under which the letters of a consumer that was removed are kept; no consumer's has it.
+const removedMark = "@removed-"
+
 // Remove makes the database forget a consumer: its cursors and subscriptions, and what of it is in flight, held or waiting.
 // Its letters stay readable, what it did stays done, and the events stay in the log. No attempt of it is recorded any more; a
 // call to the outside that is under way may still go out.
@@ -49,7 +52,7 @@ func (o *Operator) Remove(ctx context.Context, consumer string, by Action, also 
 		if err != nil {
 			return notFound("consumer", err)
 		}
-		r.LettersOf = fmt.Sprintf("%s@removed-%d", consumer, id)
+		r.LettersOf = fmt.Sprintf("%s%s%d", consumer, removedMark, id)
 		if err := o.leftovers(ctx, db, r, by.Force); err != nil {
 			return err
 		}

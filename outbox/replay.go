@@ -72,6 +72,9 @@ func (o *Operator) ReplayEdited(ctx context.Context, id int64, data json.RawMess
 
 // replay is ReplayEdited in a transaction; detail is what the audit is to keep beside the rest.
 func (o *Operator) replay(ctx context.Context, tx pgx.Tx, db outboxdb.DBTX, l outboxdb.LetterGetRow, data json.RawMessage, by Action, detail map[string]any) (*Replayed, error) {
+	if strings.Contains(l.Consumer, removedMark) {
+		return nil, conflictf("dead letter %d is one of a consumer that was removed, and nobody would take it", l.ID)
+	}
 	r := &Replayed{}
 	var e edited
 	if data != nil {

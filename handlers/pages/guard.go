@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -80,6 +81,8 @@ func (p *Pages) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 		switch {
 		case err == nil:
 			return nil
+		case errors.Is(c.Request().Context().Err(), context.Canceled):
+			return err // the client has left: there is no page to show, and it is nobody's fault
 		case errors.As(err, &unread):
 			return p.refuse(c, unreadable)
 		}

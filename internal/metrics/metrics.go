@@ -79,7 +79,10 @@ func New(cfg Config) (*Metrics, error) {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
-	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: atOnce, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelError)})
+	// Not compressed: a scrape is small, and of an Accept-Encoding that leaves nothing to choose an error is logged each time.
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: atOnce, DisableCompression: true, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelError),
+	})
 	return m, nil
 }
 
