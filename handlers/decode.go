@@ -67,6 +67,7 @@ func decodeOptionalBody(c echo.Context, into any) ([]byte, error) {
 // readBody reads the whole body, or refuses it.
 func readBody(c echo.Context) ([]byte, error) {
 	r := c.Request()
+	defer awaitBody(r.Context())()
 	if r.ContentLength > maxBody {
 		drain(c)
 		return nil, tooLarge()
@@ -76,7 +77,7 @@ func readBody(c echo.Context) ([]byte, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &problem{
 			status: http.StatusRequestTimeout, slug: "request-timeout", title: "The body did not arrive in time",
-			detail: "send the whole body at once", header: map[string]string{"Connection": "close"},
+			detail: "send the whole body at once", header: map[string]string{"Connection": "close"}, unread: true,
 		}
 	case err != nil:
 		p := malformed("the body could not be read to its end")
@@ -90,6 +91,9 @@ func readBody(c echo.Context) ([]byte, error) {
 }
 
 func drain(c echo.Context) {
+	if c.Request().Header.Get("Expect") != "" {
+		return // it has not begun, and to read would be to ask for it
+	}
 	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now().Add(drainTimeout)) // without one: the server's
 	if _, err := io.CopyN(io.Discard, c.Request().Body, drained); err == nil {
 		c.Response().Header().Set("Connection", "close") // there is more

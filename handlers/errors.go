@@ -24,7 +24,7 @@ const (
 func writeError(err error, c echo.Context) {
 	p := problemOf(err)
 	c.Set(failureKey, p)
-	if c.Response().Committed || clientGone(c) {
+	if c.Response().Committed || clientGone(c) && !p.unread {
 		return
 	}
 	document, err := p.document(outbox.CorrelationID(c.Request().Context()))

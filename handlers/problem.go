@@ -18,6 +18,8 @@ type problem struct {
 	more   map[string]any    // extension members
 	header map[string]string // of the answer
 	cause  error             // for the log
+	// unread says that it is about a body that was not read to its end. For net/http the client has left then; it may be there, and listen.
+	unread bool
 }
 
 // fieldError names what is wrong in a request: a JSON pointer into the body, or ?name for a query parameter.
@@ -96,7 +98,7 @@ func unsupported(detail string) *problem {
 func tooLarge() *problem {
 	return &problem{
 		status: http.StatusRequestEntityTooLarge, slug: "too-large", title: "The body is too large",
-		detail: "the body may have at most " + strconv.Itoa(maxBody) + " bytes",
+		detail: "the body may have at most " + strconv.Itoa(maxBody) + " bytes", unread: true,
 	}
 }
 
