@@ -65,35 +65,6 @@ func TestIdempotencyIsPerCallerRouteAndCart(t *testing.T) {
 	require.Equal(t, 1, value[int](s, `select count(*) from orders`))
 }
 
-func TestIdempotencyOfTwentyAtTheSameTime(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
-	c := s.customer()
-	cart := c.cart("filter-beans", 1)
-	before := s.events()
-	orders := map[string]bool{}
-	for _, a := range together(t, 20, func(int) (answer, error) {
-		return s.try(t.Context(), "POST", "/v1/carts/"+cart+"/checkout", visa(), "Authorization", "Bearer "+c.token, key, "k")
-	}) {
-		if a.status == 202 {
-			orders[a.text("order_id")] = true
-			continue
-		}
-		s.problem(a, 409, "idempotency-in-flight")
-		require.Equal(t, "1", a.header.Get("Retry-After"))
-	}
-	require.Len(t, orders, 1)
-	require.Equal(t, before+1, s.events())
-
-	// Without a state that refuses the second, too.
-	for _, a := range together(t, 20, func(int) (answer, error) {
-		return s.try(t.Context(), "POST", "/v1/carts", nil, "Authorization", "Bearer "+c.token, key, "k")
-	}) {
-		require.Contains(t, []int{201, 409}, a.status, a.raw)
-	}
-	require.Equal(t, 2, value[int](s, `select count(*) from carts`))
-}
-
 func TestIdempotencyInFlight(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)

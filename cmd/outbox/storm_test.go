@@ -134,6 +134,9 @@ func TestStorm(t *testing.T) {
 				if n%2000 == 1 {
 					st.known.plant(t.Context())
 				}
+				if n > 0 && n%50_000 == 0 {
+					t.Logf("%d to go, after %s", n, time.Since(began).Round(time.Second))
+				}
 				route := st.routes[m.IntN(len(st.routes))]
 				st.send(route, m.request(route), m.IntN(stormRaw) == 0)
 			}
