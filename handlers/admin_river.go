@@ -48,8 +48,15 @@ func (a *admin) riverUI(c echo.Context) error {
 	if query, err := url.QueryUnescape(u.RawQuery); err != nil || !readable(u.Path) || !readable(query) {
 		return notFound("page")
 	}
-	a.river.ServeHTTP(c.Response(), c.Request())
+	a.serveRiver(c, c.Request())
 	return nil
+}
+
+// serveRiver lets River's UI end what it has begun, also when its client leaves: it would say that something of its own broke.
+func (a *admin) serveRiver(c echo.Context, r *http.Request) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), queryTimeout)
+	defer cancel()
+	a.river.ServeHTTP(c.Response(), r.WithContext(ctx))
 }
 
 func readable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
@@ -153,7 +160,7 @@ func (a *admin) handOn(c echo.Context, entry int64, path string, body any) error
 		encoded = nil
 	}
 	r.URL, r.Body, r.ContentLength = u, io.NopCloser(bytes.NewReader(encoded)), int64(len(encoded))
-	a.river.ServeHTTP(c.Response(), r)
+	a.serveRiver(c, r)
 
 	outcome := "done"
 	if status := c.Response().Status; status >= 300 {

@@ -84,7 +84,7 @@ func (m *stormMaker) body(route stormRoute) []byte {
 			panic(err)
 		}
 	}
-	if hashes := strings.HasSuffix(route.path, "/signup") || strings.HasSuffix(route.path, "/sessions"); hashes && !m.chance(6) {
+	if hashes := strings.HasSuffix(route.path, "/signup") || strings.HasSuffix(route.path, "/sessions"); hashes && !m.chance(30) {
 		fields["password"] = json.RawMessage(`"short"`) // a password that is one takes a while
 	}
 	for range max(0, m.IntN(5)-2) {

@@ -36,7 +36,7 @@ var (
 )
 
 const (
-	stormWorkers = 8
+	stormWorkers = 16
 	stormToken   = "a-token-of-annas"
 	stormSecret  = "whsec_storm"
 	// stormRaw is of how many requests one goes over a socket, byte by byte as it was made up, past every client's good manners.

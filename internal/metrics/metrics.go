@@ -81,7 +81,7 @@ func New(cfg Config) (*Metrics, error) {
 	}
 	// Not compressed: a scrape is small, and of an Accept-Encoding that leaves nothing to choose an error is logged each time.
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		MaxRequestsInFlight: atOnce, DisableCompression: true, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelError),
+		MaxRequestsInFlight: atOnce, DisableCompression: true, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn), // most of it tells of a scraper that has left
 	})
 	return m, nil
 }
