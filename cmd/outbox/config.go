@@ -32,7 +32,9 @@ type config struct {
 	Retention   time.Duration `env:"OUTBOX_RETENTION"      envDefault:"720h"`
 	// AdmissionMaxAge is how old the oldest event that waits may be while new work is taken; 0: that is never refused.
 	AdmissionMaxAge time.Duration `env:"OUTBOX_ADMISSION_MAX_AGE" envDefault:"0"`
-	LogDeliveries   string        `env:"OUTBOX_LOG_DELIVERIES" envDefault:"failures"`
+	// MaxConnections is how many connections of clients the API has open at most; 0: what the limit of open files allows.
+	MaxConnections int    `env:"OUTBOX_MAX_CONNECTIONS" envDefault:"0"`
+	LogDeliveries  string `env:"OUTBOX_LOG_DELIVERIES"  envDefault:"failures"`
 	// RateLimits is off, or a list of limits; what it does not name has its default.
 	RateLimits string `env:"OUTBOX_RATE_LIMITS"`
 	// TrustedProxies are addresses and networks whose X-Forwarded-For is believed; none: nobody's is.
@@ -71,6 +73,9 @@ func loadConfig() (config, error) {
 	}
 	if c.AdmissionMaxAge != 0 && c.AdmissionMaxAge < time.Second {
 		wrong = append(wrong, errors.New("OUTBOX_ADMISSION_MAX_AGE must be 1s or more, or 0 to refuse nothing"))
+	}
+	if c.MaxConnections < 0 || c.MaxConnections > 0 && c.MaxConnections < leastConnections {
+		wrong = append(wrong, fmt.Errorf("OUTBOX_MAX_CONNECTIONS must be %d or more, or 0 for what the limit of open files allows", leastConnections))
 	}
 	if c.LogDeliveries != "failures" && c.LogDeliveries != "all" {
 		wrong = append(wrong, errors.New("OUTBOX_LOG_DELIVERIES must be failures or all"))

@@ -49,6 +49,9 @@ func build(name string, flags ...string) (string, error) {
 }
 
 func TestMain(m *testing.M) {
+	if what := os.Getenv(slowEnv); what != "" {
+		os.Exit(beSlow(what))
+	}
 	code := testdb.Main(m)
 	if built.Load() {
 		dir, _ := builds()

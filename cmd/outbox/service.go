@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -138,7 +136,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		of := common
 		of.Observe = s.metrics.Requests("api")
 		api := handlers.NewAPI(of)
-		if s.api, err = listen(s.cfg.Addr, api, s.failed); err != nil {
+		if s.api, err = s.listen("api", s.cfg.Addr, api); err != nil {
 			return fmt.Errorf("OUTBOX_ADDR: %w", err)
 		}
 	}
@@ -154,7 +152,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	admin := handlers.NewAdmin(handlers.AdminConfig{
 		Config: common, Operator: operator.WithConsumers(code), Tokens: tokens, Webhooks: endpoints, Metrics: s.metrics.Handler(), River: river,
 	})
-	if s.admin, err = listen(s.cfg.AdminAddr, admin, s.failed); err != nil {
+	if s.admin, err = s.listen("admin", s.cfg.AdminAddr, admin); err != nil {
 		return fmt.Errorf("OUTBOX_ADMIN_ADDR: %w", err)
 	}
 	if len(tokens) == 0 {
@@ -271,33 +269,4 @@ func (s *service) run(ctx context.Context) error {
 	}
 	s.stop()
 	return err
-}
-
-// listener is an HTTP server on its socket.
-type listener struct {
-	server *http.Server
-	addr   net.Addr
-}
-
-func listen(addr string, handler http.Handler, failed chan<- error) (*listener, error) {
-	socket, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	l := &listener{server: handlers.NewServer(handler), addr: socket.Addr()}
-	go func() {
-		if err := l.server.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("serve %s: %w", addr, err)
-		}
-	}()
-	return l, nil
-}
-
-func (l *listener) close(log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainHTTP)
-	defer cancel()
-	if err := l.server.Shutdown(ctx); err != nil {
-		log.Warn("requests cut off", "error", err)
-		_ = l.server.Close()
-	}
 }

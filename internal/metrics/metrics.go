@@ -37,10 +37,11 @@ type Config struct {
 
 // Metrics are those of one process. Safe for concurrent use.
 type Metrics struct {
-	*engine // an outbox.Observer
-	http    *prometheus.HistogramVec
-	limited *prometheus.CounterVec
-	handler http.Handler
+	*engine  // an outbox.Observer
+	http     *prometheus.HistogramVec
+	limited  *prometheus.CounterVec
+	registry *prometheus.Registry
+	handler  http.Handler
 }
 
 // atOnce is how many scrapes are answered at a time: each takes a connection of the pool.
@@ -73,14 +74,14 @@ func New(cfg Config) (*Metrics, error) {
 	if cfg.Webhooks != nil {
 		all = append(all, newEndpoints(cfg.Webhooks))
 	}
-	registry := prometheus.NewRegistry()
+	m.registry = prometheus.NewRegistry()
 	for _, c := range all {
-		if err := registry.Register(c); err != nil {
+		if err := m.registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
 	// Not compressed: a scrape is small, and of an Accept-Encoding that leaves nothing to choose an error is logged each time.
-	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: atOnce, DisableCompression: true, ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn), // most of it tells of a scraper that has left
 	})
 	return m, nil
