@@ -26,6 +26,9 @@ func startSpan(t trace.Tracer, c echo.Context) trace.Span {
 	}
 	req := c.Request()
 	ctx := propagation.TraceContext{}.Extract(req.Context(), propagation.HeaderCarrier(req.Header))
+	if caller := trace.SpanContextFromContext(ctx); caller.TraceState().Len() > 0 {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, caller.WithTraceState(trace.TraceState{})) // a client can put anything there
+	}
 	ctx, span := t.Start(ctx, method(req.Method)+" "+route(c), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("http.request.method", method(req.Method)), attribute.String("http.route", route(c))))
 	c.SetRequest(req.WithContext(ctx))

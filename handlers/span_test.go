@@ -36,7 +36,7 @@ func TestRequestsAreSpans(t *testing.T) {
 		return found
 	}
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	require.Equal(t, 201, c.call("POST", "/v1/carts?canary=1", nil, "traceparent", parent).status)
+	require.Equal(t, 201, c.call("POST", "/v1/carts?canary=1", nil, "traceparent", parent, "tracestate", "a=canary").status)
 	span := named("POST /v1/carts")
 	require.Equal(t, trace.SpanKindServer, span.SpanKind)
 	require.Equal(t, "b7ad6b7169203331", span.Parent.SpanID().String())
