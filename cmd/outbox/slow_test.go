@@ -120,7 +120,7 @@ func TestSlowClientsStopNobody(t *testing.T) {
 	before := p.gauge("go_goroutines")
 
 	swarm := startSlowSwarm(t, strings.TrimPrefix(p.api, "http://"), *slowClients)
-	there := swarm.until("all of them have come", 2*time.Minute, func(r slowReport) bool { return r.Opened >= int64(*slowClients) })
+	there := swarm.until("all of them have come", 5*time.Minute, func(r slowReport) bool { return r.Opened >= int64(*slowClients) })
 	signups := 5
 	if byHand {
 		signups = 50
