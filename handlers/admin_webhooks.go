@@ -137,7 +137,15 @@ func (a *admin) changeWebhook(c echo.Context) error {
 }
 
 func (a *admin) removeWebhook(c echo.Context) error {
-	name, by, err := a.webhookAction(c)
+	name, err := webhookName(c)
+	if err != nil {
+		return err
+	}
+	var body actionBody
+	if err := decodeOptional(c, &body); err != nil {
+		return err
+	}
+	by, err := a.action(c, body)
 	if err != nil {
 		return err
 	}
@@ -153,11 +161,13 @@ func (a *admin) webhookAction(c echo.Context) (name string, by outbox.Action, er
 	if name, err = webhookName(c); err != nil {
 		return "", by, err
 	}
-	var body actionBody
+	var body struct {
+		Reason string `json:"reason"`
+	}
 	if err := decodeOptional(c, &body); err != nil {
 		return "", by, err
 	}
-	by, err = a.action(c, body)
+	by, err = a.action(c, actionBody{Reason: body.Reason})
 	return name, by, err
 }
 

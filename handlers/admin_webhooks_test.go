@@ -154,7 +154,26 @@ func TestWebhooksOfOperators(t *testing.T) {
 	require.Equal(t, 409, status, answer)
 	require.Contains(t, answer["detail"], "nothing to run")
 
-	status, answer = o.ask("DELETE", "/admin/webhooks/crm", `{"reason":"they are gone"}`)
+	// An event is in the log, and held: its type is not to be ended meanwhile, and then it can be sent again.
+	for _, sql := range []string{
+		`insert into events (pos, seq, id, type, key, lane, data, correlation_id, source, schema_version, occurred_at)
+		 select 1, 1, gen_random_uuid(), 'cart.created', 'k', hashtextextended('k', 0) & 63, '{}', 'corr-9', '', 1, now()`,
+		`update relay_state set head = 1`,
+		`update cursors set pos = 1 where consumer = 'webhook-crm'`,
+		`insert into holds (consumer, event_id, key, lane, pos, reason, attempts, job_id) select 'webhook-crm', id, key, lane, pos, 'external', 0, 5 from events`,
+	} {
+		_, err := o.pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	status, answer = o.ask("PATCH", "/admin/webhooks/crm", `{"types":["order.*"]}`)
+	require.Equal(t, 409, status, answer)
+	_, err := o.pool.Exec(t.Context(), `delete from holds`)
+	require.NoError(t, err)
+	status, answer = o.ask("POST", "/admin/webhooks/crm/replay", `{"since":"2026-01-31T12:00:00Z","reason":"r"}`)
+	require.Equal(t, 202, status, answer)
+	require.Equal(t, "webhook-crm", answer["consumer"])
+
+	status, answer = o.ask("DELETE", "/admin/webhooks/crm", `{"reason":"they are gone","force":true}`)
 	require.Equal(t, 200, status, answer)
 	require.Equal(t, "webhook-crm", answer["consumer"])
 	status, _ = o.ask("GET", "/admin/webhooks/crm", "")

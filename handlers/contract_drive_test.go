@@ -24,6 +24,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/payments"
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // fullMail is a sink that takes no mode.
@@ -47,8 +48,9 @@ func everything(t testing.TB, listener string, pool *pgxpool.Pool, token string,
 	if listener == "api" {
 		return &driver{t: t, listener: listener, token: token, echo: watch(t, listener, handlers.NewAPI(cfg))}
 	}
+	operator := outbox.NewOperator(pool, idleJobs{}, "", nil)
 	return &driver{t: t, listener: listener, token: token, echo: watch(t, listener, handlers.NewAdmin(handlers.AdminConfig{
-		Config: cfg, Operator: outbox.NewOperator(pool, idleJobs{}, "", nil), Tokens: map[string]string{token: "anna"},
+		Config: cfg, Operator: operator, Tokens: map[string]string{token: "anna"}, Webhooks: webhooks.New(pool, operator, "", webhooks.Options{}),
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		River:   http.NotFoundHandler(),
 	}))}

@@ -28,6 +28,8 @@ var byState = map[string]*regexp.Regexp{
 	"POST /admin/dlq/{id}/replay":    regexp.MustCompile(`^/data`),
 	"POST /admin/dlq/{id}/rehearse":  regexp.MustCompile(`^/data`),
 	"POST /admin/search":             regexp.MustCompile(`^/query$`),
+	"POST /admin/webhooks":           regexp.MustCompile(`^/(url|secret)$`),
+	"PATCH /admin/webhooks/{name}":   regexp.MustCompile(`^/url$`),
 }
 
 // taking are the operations that take a body of ours.
@@ -60,6 +62,8 @@ func site(t testing.TB, listener string) *driver {
 	}
 	o := newOffice(t, map[string]string{operatorToken: "anna"})
 	letter, _ := o.deadLetter(`{"user_id":"x"}`)
+	_, made := o.ask("POST", "/admin/webhooks", `{"name":"billing","url":"https://billing.example/","types":["*"]}`)
+	require.Equal(t, "billing", made["name"])
 	d := everything(t, listener, o.pool, operatorToken)
 	d.path = map[string]string{"/dlq/{id}": fmt.Sprint("/dlq/", letter), "{name}": "billing"}
 	return d

@@ -42,8 +42,11 @@ func inBubble(t *testing.T, fn func(t *testing.T, e *echo.Echo, connect func() n
 	synctest.Test(t, func(t *testing.T) {
 		e := handlers.NewAPI(handlers.Config{Logger: slog.New(slog.DiscardHandler)})
 		server, l := handlers.NewServer(e), pipes{make(chan net.Conn), make(chan struct{})}
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(l) }()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = server.Serve(l) // that it is closed
+		}()
 		var conns []net.Conn
 		defer func() {
 			for _, c := range conns {

@@ -104,7 +104,7 @@ func checkPatterns(given []string) (patterns []string, wrong []DataProblem) {
 		return nil, []DataProblem{{"/patterns", "must be one event type, or a prefix like cart.*, at least"}}
 	}
 	for i, p := range given {
-		if !validPattern(p) {
+		if !ValidPattern(p) {
 			wrong = append(wrong, DataProblem{"/patterns/" + strconv.Itoa(i), patternRule})
 		}
 	}

@@ -256,7 +256,7 @@ func (c *Consumer) take(opts []Option) {
 		panic(fmt.Sprintf("outbox: consumer %q has an option that cannot work: %+v", c.Name, *c))
 	}
 	for _, p := range c.Patterns {
-		if !validPattern(p) {
+		if !ValidPattern(p) {
 			panic(fmt.Sprintf("outbox: consumer %q: pattern %q %s", c.Name, p, patternRule))
 		}
 	}
@@ -271,7 +271,8 @@ func validName(name string) bool {
 	return nameForm.MatchString(name) && len(name) <= 56 && DrainQueue(name) != RelayQueue
 }
 
-func validPattern(p string) bool { return patternForm.MatchString(p) && len(p) <= MaxTypeBytes }
+// ValidPattern reports whether a consumer can subscribe to it: a type, a prefix of one and a star (cart.*), or * alone.
+func ValidPattern(p string) bool { return patternForm.MatchString(p) && len(p) <= MaxTypeBytes }
 
 // covers reports whether the consumer's code takes every event that the subscribed patterns let through.
 func (c *Consumer) covers(subscribed []string) bool {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -23,6 +24,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/handlers/pages"
 	"github.com/pgoutbox/pgoutbox/internal/mailsink"
 	"github.com/pgoutbox/pgoutbox/internal/payments"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // canaries are texts that can be told from all others, and where each was planted.
@@ -84,6 +86,14 @@ var canaryFields = map[string][]string{
 	"POST /admin/consumers/:name/unsubscribe": {"pattern", "reason"},
 	"POST /admin/consumers/:name/backfill":    {"from", "until", "appends", "reason", "force"},
 	"POST /admin/backfills/:id/stop":          {"reason"},
+	"POST /admin/webhooks":                    {"name", "url", "types", "secret", "from", "reason"},
+	"PATCH /admin/webhooks/:name":             {"url", "types", "reason"},
+	"DELETE /admin/webhooks/:name":            {"reason", "force"},
+	"POST /admin/webhooks/:name/enable":       {"reason"},
+	"POST /admin/webhooks/:name/disable":      {"reason"},
+	"POST /admin/webhooks/:name/rotate":       {"reason"},
+	"POST /admin/webhooks/:name/test":         {"reason"},
+	"POST /admin/webhooks/:name/replay":       {"since", "reason"},
 }
 
 type nothing struct{}
@@ -102,6 +112,7 @@ func routesOf() (api, admin [][2]string) {
 	cfg.Dev = nil
 	for _, r := range handlers.NewAdmin(handlers.AdminConfig{
 		Config: cfg, Tokens: map[string]string{"a token of anna's": "anna"}, Metrics: http.NotFoundHandler(), River: http.NotFoundHandler(),
+		Webhooks: webhooks.New(nil, nil, "", webhooks.Options{}),
 	}).Routes() {
 		admin = append(admin, [2]string{r.Method, r.Path})
 	}
@@ -160,7 +171,7 @@ func plantEverywhere(t *testing.T, p *process, c *canaries, bearer string) {
 			for _, value := range []string{
 				`"` + c.plant(name) + `"`, `"` + c.plant(name) + `@canary.example"`, `["` + c.plant(name) + `"]`, `{"` + c.plant(name) + `":"` + c.plant(name) + `"}`, `"` + c.plant(name) + `\u0000"`, `"` + c.plant(name) + "\xff\"", `"` + c.plant(name),
 			} {
-				if strings.HasPrefix(r[1], "/admin") && (field == "reason" || field == "data" || field == "query") && !strings.ContainsAny(value, "[{\\\xff") {
+				if strings.HasPrefix(r[1], "/admin") && (field == "reason" || field == "data" || field == "query") && utf8.ValidString(value) && !strings.ContainsAny(value, `[{\`) {
 					continue // these are for people to read: see below
 				}
 				send("a field", path, `{"`+field+`":`+value+`}`)
@@ -219,6 +230,12 @@ func TestCanariesAreNowhere(t *testing.T) {
 	require.Equal(t, 422, p.call("POST", "/admin/dlq/"+welcome+"/replay", map[string]any{"data": map[string]any{"user_id": c.say("edited data")}, "reason": c.say("a reason")}).status)
 	require.Equal(t, 200, p.call("POST", "/admin/consumers/billing/pause", map[string]any{"reason": c.say("a reason")}).status)
 	require.Equal(t, 200, p.call("POST", "/admin/consumers/billing/resume", map[string]any{"reason": c.say("a reason")}).status)
+	made := p.call("POST", "/admin/webhooks", map[string]any{
+		"name": "crm", "url": "https://crm.invalid/hooks?token=" + c.plant("an endpoint's token"), "types": []string{"*"}, "from": "beginning", "reason": c.say("a reason"),
+	})
+	require.Equal(t, 201, made.status, made.raw)
+	c.absent(t, personal, "the answer to a new endpoint", made.raw)
+	p.until("the endpoint fails", func() bool { return p.call("GET", "/admin/webhooks/crm", nil).text("state") == "failing" })
 	plantEverywhere(t, p, c, bearer)
 
 	pool := p.pool()
@@ -226,7 +243,7 @@ func TestCanariesAreNowhere(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), p.database)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
-	rows, err := conn.Query(t.Context(), `select format('%I.%I', schemaname, tablename) from pg_tables where schemaname not in ('pg_catalog', 'information_schema') and tablename <> 'users'`)
+	rows, err := conn.Query(t.Context(), `select format('%I.%I', schemaname, tablename) from pg_tables where schemaname not in ('pg_catalog', 'information_schema') and tablename not in ('users', 'webhooks')`)
 	require.NoError(t, err)
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
@@ -246,7 +263,7 @@ func TestCanariesAreNowhere(t *testing.T) {
 	said, err := os.ReadFile(p.log.Name())
 	require.NoError(t, err)
 	c.absent(t, spoken, "the log", string(said))
-	for _, secret := range []string{session.text("token"), p.token, canarySecret} {
+	for _, secret := range []string{session.text("token"), p.token, canarySecret, made.text("secret")} {
 		require.NotContains(t, string(said), secret)
 		require.False(t, spans.contains(secret))
 	}
@@ -267,7 +284,7 @@ func lookEverywhere(t *testing.T, p *process, c *canaries, database, address str
 		"dlq/:id": `select id::text from discarded_jobs`, "letters/:id": `select id::text from discarded_jobs`, "events/:id": `select id::text from events`,
 		"trace/:correlation_id": `select distinct correlation_id from events`, "consumers/:name": `select name from consumers`, "operations/:id": `select id::text from operations`,
 		"backfills/:id": `select id::text from runs`, "river/*": `select unnest(array['', 'api/queues', 'api/states', 'api/jobs?state=completed', 'api/jobs?state=discarded', 'api/jobs?state=available'])`,
-		"static/:version": `select 'x'`, "webhooks/:id": `select '1'`,
+		"static/:version": `select 'x'`, "docs/:version": `select 'x'`, "webhooks/:name": `select substr(consumer, length('webhook-') + 1) from webhooks`,
 	} {
 		rows, err := conn.Query(t.Context(), query)
 		require.NoError(t, err, name)

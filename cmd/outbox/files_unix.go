@@ -13,5 +13,5 @@ func openFiles() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fewFiles
 	}
-	return int(min(uint64(limit.Cur), math.MaxInt32)) // some systems count in signed numbers
+	return int(min(uint64(limit.Cur), math.MaxInt32)) //nolint:unconvert // some systems count in signed numbers
 }

@@ -20,7 +20,7 @@ func faultOf(req *http.Request, status int, header http.Header, body []byte) str
 		return "a fault of ours"
 	case !outbox.ValidCorrelationID(header.Get("X-Correlation-ID")):
 		return "no correlation id"
-	case strings.HasSuffix(contentType, "json") && len(body) > 0 && !(json.Valid(body) && utf8.Valid(body)):
+	case strings.HasSuffix(contentType, "json") && len(body) > 0 && (!json.Valid(body) || !utf8.Valid(body)):
 		return "no JSON"
 	case status < 400:
 		return ""

@@ -248,7 +248,7 @@ func (st *storm) overSocket(route stormRoute, addr net.Addr, sent []byte) {
 		st.blame(sent, "%s: no connection: %v", route, err)
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(stormPatience))
 	_, _ = conn.Write(sent) // the server may have hung up on it
 	answers := bufio.NewReader(conn)

@@ -117,6 +117,9 @@ func (s *Store) Update(ctx context.Context, name string, c Change, by outbox.Act
 // Remove makes the database forget an endpoint and its consumer: see outbox.Operator.Remove for what becomes of what it has not
 // delivered, and when that must be forced.
 func (s *Store) Remove(ctx context.Context, name string, by outbox.Action) (*outbox.Removal, error) {
+	if by.Force && strings.TrimSpace(by.Reason) == "" {
+		return nil, outbox.ErrReasonRequired // before it is looked for, as of any consumer
+	}
 	if _, err := s.Get(ctx, name); err != nil {
 		return nil, err
 	}
@@ -174,6 +177,9 @@ func (s *Store) Replay(ctx context.Context, name string, since time.Time, by out
 	if since.IsZero() {
 		return nil, &InvalidError{"since", "is required"}
 	}
+	if strings.TrimSpace(by.Reason) == "" {
+		return nil, outbox.ErrReasonRequired
+	}
 	if _, err := s.Get(ctx, name); err != nil {
 		return nil, err
 	}
@@ -213,12 +219,8 @@ func found(name string, rows int64, err error) error {
 func failedTo(what string, err error) error {
 	var conflict *outbox.ConflictError
 	var own *InvalidError
-	var consumer *outbox.InvalidConsumerError
-	switch {
-	case err == nil || errors.Is(err, outbox.ErrNotFound) || errors.As(err, &conflict) || errors.As(err, &own):
+	if err == nil || errors.Is(err, outbox.ErrNotFound) || errors.As(err, &conflict) || errors.As(err, &own) {
 		return err
-	case errors.As(err, &consumer) && len(consumer.Fields) > 0: // its name was looked at before
-		return &InvalidError{"types", consumer.Fields[0].Detail}
 	}
 	return fmt.Errorf("webhooks: %s: %w", what, err)
 }

@@ -6,8 +6,11 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pgoutbox/pgoutbox/outbox"
 )
 
 const (
@@ -28,9 +31,9 @@ func checkName(name string) error {
 	return nil
 }
 
-// checkTypes looks at how many they are; what each of them may be, the operator knows.
 func checkTypes(types []string) error {
-	if len(types) == 0 || len(types) > maxTypes {
+	invalid := func(t string) bool { return !outbox.ValidPattern(t) }
+	if len(types) == 0 || len(types) > maxTypes || slices.ContainsFunc(types, invalid) {
 		return &InvalidError{"types", "must be 1 to 50 event types, or prefixes like cart.*"}
 	}
 	return nil
