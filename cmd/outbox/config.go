@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/pgoutbox/pgoutbox/internal/ratelimit"
 	"github.com/pgoutbox/pgoutbox/internal/telemetry"
-	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // config is the environment of serve and dev. The README has the same table.
@@ -40,10 +37,7 @@ type config struct {
 	// TrustedProxies are addresses and networks whose X-Forwarded-For is believed; none: nobody's is.
 	TrustedProxies string `env:"OUTBOX_TRUSTED_PROXIES"`
 
-	// WebhookNetworks are addresses that endpoints may have beyond public ones: CIDR,…
-	WebhookNetworks     string        `env:"OUTBOX_WEBHOOK_NETWORKS"`
-	WebhookDisableAfter time.Duration `env:"OUTBOX_WEBHOOK_DISABLE_AFTER" envDefault:"72h"`
-	WebhookSource       string        `env:"OUTBOX_WEBHOOK_SOURCE" envDefault:"urn:pgoutbox"`
+	Webhooks webhookConfig
 
 	SMTPURL         string `env:"SMTP_URL"`
 	Payments        string `env:"OUTBOX_PAYMENTS"`
@@ -89,7 +83,7 @@ func loadConfig() (config, error) {
 	if _, err := c.adminTokens(); err != nil {
 		wrong = append(wrong, err)
 	}
-	if _, err := c.webhooks().options(); err != nil {
+	if _, err := c.Webhooks.options(); err != nil {
 		wrong = append(wrong, err)
 	}
 	if err := telemetry.Check(); err != nil {
@@ -125,42 +119,6 @@ func (c config) requireServe(worker bool) error {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	return nil
-}
-
-// webhookConfig is the part of the environment that has to do with webhooks, which commands read, too.
-type webhookConfig struct {
-	Networks     string        `env:"OUTBOX_WEBHOOK_NETWORKS"`
-	DisableAfter time.Duration `env:"OUTBOX_WEBHOOK_DISABLE_AFTER" envDefault:"72h"`
-	Source       string        `env:"OUTBOX_WEBHOOK_SOURCE" envDefault:"urn:pgoutbox"`
-}
-
-func (c config) webhooks() webhookConfig {
-	return webhookConfig{c.WebhookNetworks, c.WebhookDisableAfter, c.WebhookSource}
-}
-
-// options refuses what cannot work, naming the variable.
-func (c webhookConfig) options() (o webhooks.Options, err error) {
-	o.DisableAfter, o.Source = c.DisableAfter, c.Source
-	var wrong []error
-	for network := range strings.SplitSeq(c.Networks, ",") {
-		if network = strings.TrimSpace(network); network == "" {
-			continue
-		}
-		prefix, err := netip.ParsePrefix(network)
-		if err != nil || prefix != prefix.Masked() {
-			wrong = append(wrong, fmt.Errorf("OUTBOX_WEBHOOK_NETWORKS must be networks like 10.1.0.0/16, separated by commas, and has %q", network))
-			continue
-		}
-		o.Networks = append(o.Networks, prefix)
-	}
-	if c.DisableAfter < time.Minute {
-		wrong = append(wrong, errors.New("OUTBOX_WEBHOOK_DISABLE_AFTER must be a duration of a minute or more, like 72h"))
-	}
-	// A URI reference, as CloudEvents have it.
-	if u, err := url.Parse(c.Source); err != nil || c.Source == "" || u.User != nil || strings.ContainsFunc(c.Source, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		wrong = append(wrong, errors.New("OUTBOX_WEBHOOK_SOURCE must be a URI, like https://shop.example/events, without a user"))
-	}
-	return o, errors.Join(wrong...)
 }
 
 // webhookSecrets are what a webhook may be signed with.

@@ -44,7 +44,7 @@ func (c devCommand) Run(ctx context.Context) (err error) {
 		cfg.RateLimits = "off" // whoever tries things out does so from one address
 	}
 	if os.Getenv("OUTBOX_WEBHOOK_NETWORKS") == "" {
-		cfg.WebhookNetworks = "127.0.0.0/8,::1/128" // whoever tries it has a receiver on this machine
+		cfg.Webhooks.Networks = "127.0.0.0/8,::1/128" // whoever tries it has a receiver on this machine
 	}
 	if err := cfg.onLoopback(); err != nil {
 		return err

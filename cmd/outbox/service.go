@@ -89,7 +89,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	operator := outbox.NewOperator(s.pool, jobs, "", s.log)
-	options, err := s.cfg.webhooks().options()
+	options, err := s.cfg.Webhooks.options()
 	if err != nil {
 		return err
 	}
