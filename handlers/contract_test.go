@@ -222,13 +222,14 @@ func (c *contract) sorted(listener string) []*operation {
 	return all
 }
 
-func escapePointer(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+var (
+	escaper   = strings.NewReplacer("~", "~0", "/", "~1")
+	unescaper = strings.NewReplacer("~1", "/", "~0", "~")
+)
 
-func unescapePointer(name string) string {
-	return strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
-}
+func escapePointer(name string) string { return escaper.Replace(name) }
+
+func unescapePointer(name string) string { return unescaper.Replace(name) }
 
 // decodeJSON is a value as the schemas take it. The rest of the text has to be blank.
 func decodeJSON(text []byte) (any, error) {

@@ -28,6 +28,7 @@ import (
 
 // TestMain also fails where all tests ran, and openapi.yaml has an answer that none has seen.
 func TestMain(m *testing.M) {
+	handlers.HashCheaply()
 	code := testdb.Main(m)
 	if code == 0 && wholeRun() && !checkCoverage() {
 		code = 1

@@ -41,9 +41,9 @@ func TestLoginDoesTheSameWorkWithoutAnAccount(t *testing.T) {
 // Parameters are OWASP's minimum or better: 19 MiB and two passes, or what it says is as good.
 func TestHashing(t *testing.T) {
 	t.Parallel()
-	require.GreaterOrEqual(t, hashing.Memory, uint32(19*1024))
-	require.GreaterOrEqual(t, hashing.Iterations, uint32(2))
-	require.GreaterOrEqual(t, hashing.SaltLength, uint32(16))
+	require.GreaterOrEqual(t, ours.Memory, uint32(19*1024))
+	require.GreaterOrEqual(t, ours.Iterations, uint32(2))
+	require.GreaterOrEqual(t, ours.SaltLength, uint32(16))
 }
 
 // Of those who wait for a turn there are only so many, and who comes then is not kept.
