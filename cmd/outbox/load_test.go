@@ -12,7 +12,7 @@ import (
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	p := startDev(t, dataDir(t))
-	out, err := outboxCommand(t, nil, "load", p.api, "--clients=2", "--for=4s", "--json")
+	out, err := outboxCommand(t, nil, "load", p.api, "--clients=2", "--for=8s", "--json")
 	require.NoError(t, err, out)
 	type figures struct {
 		Count     int
@@ -30,9 +30,9 @@ func TestLoad(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &told), out)
 	require.Equal(t, 2, told.Clients)
-	require.GreaterOrEqual(t, told.Seconds, 4.0)
+	require.GreaterOrEqual(t, told.Seconds, 8.0)
 	require.Empty(t, told.Failed)
-	require.Equal(t, 2, told.ToTrial.Count)
+	require.Positive(t, told.ToTrial.Count)
 	require.Positive(t, told.ToPaid.Count)
 	require.Greater(t, told.Writes.Count, 3*told.ToPaid.Count, "a cart, an item and a checkout for each order, and two signups")
 	require.GreaterOrEqual(t, told.ToPaid.P99, told.ToPaid.P50)
@@ -40,6 +40,7 @@ func TestLoad(t *testing.T) {
 	var users, paid int
 	require.NoError(t, p.pool().QueryRow(t.Context(), `select (select count(*) from users), (select count(*) from orders where status = 'paid')`).Scan(&users, &paid))
 	require.Equal(t, 2, users)
+	require.LessOrEqual(t, told.ToTrial.Count, users)
 	require.GreaterOrEqual(t, paid, told.ToPaid.Count, "an order may be paid when nobody waits for it any more")
 
 	out, err = outboxCommand(t, nil, "load", p.admin, "--for=1s")
