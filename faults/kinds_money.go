@@ -40,7 +40,7 @@ func money(ctx context.Context, s *stage, _ time.Duration) (int, error) {
 	case s.long:
 		n = 1000
 	default:
-		n = 60
+		n = 40
 	}
 	pause := time.Second
 	if n > 200 { // a process that starts costs as much as a hundred checkouts

@@ -46,7 +46,7 @@ func parse(args []string) (c command, err error) {
 	f.BoolVar(&c.Long, "long", false, "the long form: long durations, every kind once and then at random, also those that only the long form has")
 	f.StringVar(&c.Control, "control", "", "run against something that is wrong on purpose, and must be found out: `naive-relay`, no-dedupe or async-standby")
 	f.BoolVar(&c.List, "list", false, "list the kinds of faults")
-	f.IntVar(&c.Checkouts, "checkouts", 0, "how many checkouts the kind money makes; 0: 60, and 1,000 in the long form")
+	f.IntVar(&c.Checkouts, "checkouts", 0, "how many checkouts the kind money makes; 0: 40, and 1,000 in the long form")
 	f.StringVar(&c.JSON, "json", "", "also write the report to this `file`, as JSON")
 	f.BoolVar(&c.Keep, "keep", false, "keep what the run left: logs, journal, report")
 	if err := f.Parse(args); err != nil {

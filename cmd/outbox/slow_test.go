@@ -19,7 +19,7 @@ import (
 	"github.com/pgoutbox/pgoutbox/internal/testdb"
 )
 
-var slowClients = flag.Int("slow", 600, "how many slow clients TestSlowClientsStopNobody has at the same time")
+var slowClients = flag.Int("slow", 300, "how many slow clients TestSlowClientsStopNobody has at the same time")
 
 // slowByHand is from how many on the test has time: the service has all the files that it may open, and idle connections are waited for, too.
 const slowByHand = 5000
@@ -105,7 +105,7 @@ func TestSlowClientsStopNobody(t *testing.T) {
 	path, err := binary()
 	require.NoError(t, err)
 	if !byHand {
-		path = fewFiles(t, path, 512) // fewer than there are clients
+		path = fewFiles(t, path, 256) // fewer than there are clients
 	}
 	p := startServeOf(t, path, "api", env)
 	signUp := func(i int) {
