@@ -151,7 +151,9 @@ func (r *riverRig) holds(sql string, args ...any) {
 
 func (r *riverRig) until(sql string, args ...any) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return one[bool](r, sql, args...) }, 2*time.Minute, 10*time.Millisecond, sql)
+	// Null is not yet, and no error: that would end the wait's goroutine, and nobody would ask again.
+	yes := func() bool { v := one[*bool](r, sql, args...); return v != nil && *v }
+	require.Eventually(r.t, yes, 2*time.Minute, 10*time.Millisecond, sql)
 }
 
 func (r *riverRig) append(eventType, key string, ns ...int) {

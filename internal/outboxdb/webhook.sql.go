@@ -36,7 +36,7 @@ func (q *Queries) WebhookConsumers(ctx context.Context, db DBTX) ([]string, erro
 
 const WebhookDelivered = `-- name: WebhookDelivered :execrows
 UPDATE /*schema*/webhooks SET failing_since = NULL, last_status = $1::smallint, last_error = NULL, last_at = clock_timestamp()
- WHERE consumer = $2 AND url = $3 AND failing_since IS NOT NULL
+ WHERE consumer = $2 AND url = $3 AND (failing_since IS NOT NULL OR last_error IS NOT NULL)
 `
 
 type WebhookDeliveredParams struct {
@@ -45,6 +45,7 @@ type WebhookDeliveredParams struct {
 	Url        string
 }
 
+// Also where it was enabled since the last failure, which leaves that to be seen: this is what ends it.
 func (q *Queries) WebhookDelivered(ctx context.Context, db DBTX, arg WebhookDeliveredParams) (int64, error) {
 	result, err := db.Exec(ctx, WebhookDelivered, arg.LastStatus, arg.Consumer, arg.Url)
 	if err != nil {
@@ -150,7 +151,7 @@ func (q *Queries) WebhookFailed(ctx context.Context, db DBTX, arg WebhookFailedP
 
 const WebhookForDelivery = `-- name: WebhookForDelivery :one
 SELECT url, secret, (CASE WHEN old_secret_until > clock_timestamp() THEN coalesce(old_secret, '') ELSE '' END)::text AS old_secret,
-       (failing_since IS NOT NULL)::boolean AS failing
+       (failing_since IS NOT NULL OR last_error IS NOT NULL)::boolean AS failed
   FROM /*schema*/webhooks WHERE consumer = $1
 `
 
@@ -158,7 +159,7 @@ type WebhookForDeliveryRow struct {
 	Url       string
 	Secret    string
 	OldSecret string
-	Failing   bool
+	Failed    bool
 }
 
 func (q *Queries) WebhookForDelivery(ctx context.Context, db DBTX, consumer string) (WebhookForDeliveryRow, error) {
@@ -168,7 +169,7 @@ func (q *Queries) WebhookForDelivery(ctx context.Context, db DBTX, consumer stri
 		&i.Url,
 		&i.Secret,
 		&i.OldSecret,
-		&i.Failing,
+		&i.Failed,
 	)
 	return i, err
 }

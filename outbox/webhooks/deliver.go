@@ -52,7 +52,7 @@ func (s *Store) deliver(ctx context.Context, e outbox.Received[json.RawMessage])
 	var f *failure
 	switch {
 	case err == nil:
-		if to.Failing {
+		if to.Failed {
 			s.recovered(ctx, e.Consumer, to.Url, status)
 		}
 		return nil, nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,4 +182,28 @@ func TestDisabledAndPausedByHand(t *testing.T) {
 	require.Equal(t, webhooks.Disabled, e.State)
 	require.Nil(t, e.LastAt, "a test is no delivery")
 	r.holds(`select count(*) = 3 from audit where action = 'test'`)
+}
+
+// What comes to an endpoint that is enabled after it failed ends the failure that is still told of it.
+func TestEnabledAfterAFailure(t *testing.T) {
+	t.Parallel()
+	r, ctx := newRig(t), t.Context()
+	r.work()
+	rec := newReceiver(t)
+	var up atomic.Bool
+	rec.answers(func(http.ResponseWriter, got) int {
+		if up.Load() {
+			return 204
+		}
+		return 500
+	})
+	r.create("crm", rec.url, "*")
+	r.append("note.taken", "k", 1)
+	r.until(`select last_status = 500 from webhooks`)
+	require.NoError(t, r.store.Disable(ctx, "crm", anna))
+	r.until(`select not exists (select from river_job where kind = 'outbox_deliver' and state = 'running')`)
+	up.Store(true)
+	require.NoError(t, r.store.Enable(ctx, "crm", anna))
+	r.until(`select failing_since is null and last_status = 204 and last_error is null from webhooks`)
+	require.Equal(t, webhooks.Working, r.get("crm").State)
 }

@@ -123,7 +123,9 @@ func (r *rig) holds(query string, args ...any) {
 
 func (r *rig) until(query string, args ...any) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return one[bool](r, query, args...) }, 2*time.Minute, 20*time.Millisecond, query)
+	// Null is not yet, and no error: that would end the wait's goroutine, and nobody would ask again.
+	yes := func() bool { v := one[*bool](r, query, args...); return v != nil && *v }
+	require.Eventually(r.t, yes, 2*time.Minute, 20*time.Millisecond, query)
 }
 
 func one[T any](r *rig, query string, args ...any) (v T) {

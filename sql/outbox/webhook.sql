@@ -15,7 +15,7 @@ SELECT w.consumer, w.url, w.created_at, w.changed_at, w.failing_since, w.last_st
 
 -- name: WebhookForDelivery :one
 SELECT url, secret, (CASE WHEN old_secret_until > clock_timestamp() THEN coalesce(old_secret, '') ELSE '' END)::text AS old_secret,
-       (failing_since IS NOT NULL)::boolean AS failing
+       (failing_since IS NOT NULL OR last_error IS NOT NULL)::boolean AS failed
   FROM /*schema*/webhooks WHERE consumer = @consumer;
 
 -- name: WebhookSetURL :execrows
@@ -35,8 +35,9 @@ UPDATE /*schema*/webhooks
 RETURNING coalesce(failing_since, last_at)::timestamptz AS since, (failing_since = last_at)::boolean AS first, (failing_since < clock_timestamp() - make_interval(secs => @seconds))::boolean AS too_long;
 
 -- name: WebhookDelivered :execrows
+-- Also where it was enabled since the last failure, which leaves that to be seen: this is what ends it.
 UPDATE /*schema*/webhooks SET failing_since = NULL, last_status = @last_status::smallint, last_error = NULL, last_at = clock_timestamp()
- WHERE consumer = @consumer AND url = @url AND failing_since IS NOT NULL;
+ WHERE consumer = @consumer AND url = @url AND (failing_since IS NOT NULL OR last_error IS NOT NULL);
 
 -- name: WebhookDisable :execrows
 UPDATE /*schema*/webhooks SET disabled_at = clock_timestamp(), disabled_reason = @reason::text, changed_at = clock_timestamp() WHERE consumer = @consumer;
