@@ -94,9 +94,14 @@ func startService(t *testing.T, env ...string) *service {
 
 func (s *service) call(method, path string, body any, status int, header ...string) (answer map[string]any) {
 	s.t.Helper()
+	return s.ask(method, s.api+path, body, status, header...)
+}
+
+func (s *service) ask(method, url string, body any, status int, header ...string) (answer map[string]any) {
+	s.t.Helper()
 	encoded, err := json.Marshal(body)
 	require.NoError(s.t, err)
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.api+path, bytes.NewReader(encoded))
+	req, err := http.NewRequestWithContext(s.t.Context(), method, url, bytes.NewReader(encoded))
 	require.NoError(s.t, err)
 	req.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(header); i += 2 {

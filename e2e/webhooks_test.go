@@ -104,20 +104,7 @@ func (r *nodeReceiver) told() []told {
 // operate calls a route of the operators'.
 func (s *service) operate(method, path string, body any, status int) (answer map[string]any) {
 	s.t.Helper()
-	encoded, err := json.Marshal(body)
-	require.NoError(s.t, err)
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.admin+path, bytes.NewReader(encoded))
-	require.NoError(s.t, err)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+operatorToken)
-	res, err := http.DefaultClient.Do(req)
-	require.NoError(s.t, err)
-	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
-	require.NoError(s.t, err)
-	require.Equal(s.t, status, res.StatusCode, string(raw))
-	require.NoError(s.t, json.Unmarshal(raw, &answer))
-	return answer
+	return s.ask(method, s.admin+path, body, status, "Authorization", "Bearer "+operatorToken)
 }
 
 // A receiver in another language verifies what comes, in the order of its keys, and takes nothing that was changed; CloudEvents' own library

@@ -3,9 +3,7 @@ package handlers
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -20,11 +18,11 @@ func (a *admin) consumers(c echo.Context) error {
 	return c.JSON(http.StatusOK, List[outbox.ConsumerStatus]{Items: all})
 }
 
-// consumerName is the name in the path; what can be nobody's name, the database is not asked for.
-func consumerName(c echo.Context) (string, error) {
+// pathName is the name in the path; what can be nobody's name, the database is not asked for.
+func pathName(c echo.Context, what string) (string, error) {
 	name := c.Param("name")
-	if !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-		return "", notFound("consumer")
+	if !readable(name) {
+		return "", notFound(what)
 	}
 	return name, nil
 }
@@ -42,21 +40,35 @@ func (a *admin) action(c echo.Context, body actionBody) (outbox.Action, error) {
 	return outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force}, nil
 }
 
-func (a *admin) pause(c echo.Context) error  { return a.setPaused(c, a.operator.Pause, true) }
-func (a *admin) resume(c echo.Context) error { return a.setPaused(c, a.operator.Resume, false) }
-
-func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outbox.Action, ...outbox.Also) error, paused bool) error {
-	name, err := consumerName(c)
-	if err != nil {
-		return err
-	}
+// reasoned is action where the body has a reason, or is left out.
+func (a *admin) reasoned(c echo.Context) (by outbox.Action, err error) {
 	var body struct {
 		Reason string `json:"reason"`
 	}
 	if err := decodeOptional(c, &body); err != nil {
+		return by, err
+	}
+	return a.action(c, actionBody{Reason: body.Reason})
+}
+
+// forced is reasoned where it can be forced, too.
+func (a *admin) forced(c echo.Context) (by outbox.Action, err error) {
+	var body actionBody
+	if err := decodeOptional(c, &body); err != nil {
+		return by, err
+	}
+	return a.action(c, body)
+}
+
+func (a *admin) pause(c echo.Context) error  { return a.setPaused(c, a.operator.Pause, true) }
+func (a *admin) resume(c echo.Context) error { return a.setPaused(c, a.operator.Resume, false) }
+
+func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outbox.Action, ...outbox.Also) error, paused bool) error {
+	name, err := pathName(c, "consumer")
+	if err != nil {
 		return err
 	}
-	by, err := a.action(c, actionBody{Reason: body.Reason})
+	by, err := a.reasoned(c)
 	if err != nil {
 		return err
 	}
@@ -67,15 +79,11 @@ func (a *admin) setPaused(c echo.Context, set func(context.Context, string, outb
 }
 
 func (a *admin) remove(c echo.Context) error {
-	name, err := consumerName(c)
+	name, err := pathName(c, "consumer")
 	if err != nil {
 		return err
 	}
-	var body actionBody
-	if err := decodeOptional(c, &body); err != nil {
-		return err
-	}
-	by, err := a.action(c, body)
+	by, err := a.forced(c)
 	if err != nil {
 		return err
 	}
@@ -87,7 +95,7 @@ func (a *admin) remove(c echo.Context) error {
 }
 
 func (a *admin) unsubscribe(c echo.Context) error {
-	name, err := consumerName(c)
+	name, err := pathName(c, "consumer")
 	if err != nil {
 		return err
 	}
@@ -121,7 +129,7 @@ type backfillBody struct {
 }
 
 func (a *admin) backfill(c echo.Context) error {
-	name, err := consumerName(c)
+	name, err := pathName(c, "consumer")
 	if err != nil {
 		return err
 	}
@@ -129,14 +137,11 @@ func (a *admin) backfill(c echo.Context) error {
 	if err := decode(c, &body); err != nil {
 		return err
 	}
-	b := outbox.Backfill{From: outbox.Beginning, Appends: body.Appends}
-	if body.From != "beginning" {
-		from, err := time.Parse(time.RFC3339, body.From)
-		if err != nil {
-			return invalid("/from", "must be a time like 2026-01-31T12:00:00Z, or beginning")
-		}
-		b.From = outbox.Since(from)
+	from, ok := outbox.ParseStart(body.From)
+	if !ok || body.From == "" {
+		return invalid("/from", "must be a time like 2026-01-31T12:00:00Z, or beginning")
 	}
+	b := outbox.Backfill{From: from, Appends: body.Appends}
 	if body.Until != "" {
 		until, err := time.Parse(time.RFC3339, body.Until)
 		if err != nil {
@@ -156,7 +161,7 @@ func (a *admin) backfill(c echo.Context) error {
 }
 
 func (a *admin) backfills(c echo.Context) error {
-	name, err := consumerName(c)
+	name, err := pathName(c, "consumer")
 	if err != nil {
 		return err
 	}
@@ -184,13 +189,7 @@ func (a *admin) stopBackfill(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var body struct {
-		Reason string `json:"reason"`
-	}
-	if err := decodeOptional(c, &body); err != nil {
-		return err
-	}
-	by, err := a.action(c, actionBody{Reason: body.Reason})
+	by, err := a.reasoned(c)
 	if err != nil {
 		return err
 	}

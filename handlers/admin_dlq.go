@@ -88,10 +88,10 @@ func (a *admin) replay(c echo.Context) error {
 	if string(body.Data) == "null" {
 		body.Data = nil
 	}
-	if reasonTooLong(body.Reason) {
-		return invalid("/reason", "must be at most 1000 characters without NUL")
+	by, err := a.action(c, actionBody{body.Reason, body.Force})
+	if err != nil {
+		return err
 	}
-	by := outbox.Action{Actor: a.actor(c), Reason: body.Reason, Force: body.Force}
 	r, err := a.operator.ReplayEdited(c.Request().Context(), id, body.Data, by)
 	if err != nil {
 		return adminProblem(err)

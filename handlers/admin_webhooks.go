@@ -4,9 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -38,15 +36,6 @@ func (a *admin) listWebhooks(c echo.Context) error {
 	return c.JSON(http.StatusOK, List[webhooks.Endpoint]{Items: all})
 }
 
-// webhookName is the name in the path; what can be nobody's name, the database is not asked for.
-func webhookName(c echo.Context) (string, error) {
-	name := c.Param("name")
-	if !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-		return "", notFound("webhook")
-	}
-	return name, nil
-}
-
 func (a *admin) addWebhook(c echo.Context) error {
 	var body struct {
 		Name   string   `json:"name"`
@@ -59,7 +48,7 @@ func (a *admin) addWebhook(c echo.Context) error {
 	if err := decode(c, &body); err != nil {
 		return err
 	}
-	from, ok := ParseStart(body.From)
+	from, ok := outbox.ParseStart(body.From)
 	if !ok {
 		return invalid("/from", "must be a time like 2026-01-31T12:00:00Z, beginning, or left out: from now on")
 	}
@@ -73,28 +62,12 @@ func (a *admin) addWebhook(c echo.Context) error {
 	if err != nil {
 		return adminProblem(err)
 	}
-	unkept(c)
 	c.Response().Header().Set(echo.HeaderLocation, "/admin/webhooks/"+url.PathEscape(made.Name))
 	return c.JSON(http.StatusCreated, MadeWebhook{made, secret})
 }
 
-// unkept says that an answer is nobody's to keep: it has a secret.
-func unkept(c echo.Context) { c.Response().Header().Set(echo.HeaderCacheControl, "no-store") }
-
-// ParseStart reads where in the log something begins: a time (RFC 3339), beginning, or nothing, which is the present end.
-func ParseStart(from string) (start outbox.Start, ok bool) {
-	switch from {
-	case "":
-		return outbox.Now, true
-	case "beginning":
-		return outbox.Beginning, true
-	}
-	t, err := time.Parse(time.RFC3339, from)
-	return outbox.Since(t), err == nil && !t.IsZero()
-}
-
 func (a *admin) webhook(c echo.Context) error {
-	name, err := webhookName(c)
+	name, err := pathName(c, "webhook")
 	if err != nil {
 		return err
 	}
@@ -110,7 +83,7 @@ func (a *admin) answerWebhook(c echo.Context, name string) error {
 }
 
 func (a *admin) changeWebhook(c echo.Context) error {
-	name, err := webhookName(c)
+	name, err := pathName(c, "webhook")
 	if err != nil {
 		return err
 	}
@@ -137,15 +110,11 @@ func (a *admin) changeWebhook(c echo.Context) error {
 }
 
 func (a *admin) removeWebhook(c echo.Context) error {
-	name, err := webhookName(c)
+	name, err := pathName(c, "webhook")
 	if err != nil {
 		return err
 	}
-	var body actionBody
-	if err := decodeOptional(c, &body); err != nil {
-		return err
-	}
-	by, err := a.action(c, body)
+	by, err := a.forced(c)
 	if err != nil {
 		return err
 	}
@@ -158,16 +127,10 @@ func (a *admin) removeWebhook(c echo.Context) error {
 
 // webhookAction reads what is done to the endpoint in the path by whom, and why, where that is all there is to say.
 func (a *admin) webhookAction(c echo.Context) (name string, by outbox.Action, err error) {
-	if name, err = webhookName(c); err != nil {
+	if name, err = pathName(c, "webhook"); err != nil {
 		return "", by, err
 	}
-	var body struct {
-		Reason string `json:"reason"`
-	}
-	if err := decodeOptional(c, &body); err != nil {
-		return "", by, err
-	}
-	by, err = a.action(c, actionBody{Reason: body.Reason})
+	by, err = a.reasoned(c)
 	return name, by, err
 }
 
@@ -194,7 +157,6 @@ func (a *admin) rotateWebhook(c echo.Context) error {
 	if err != nil {
 		return adminProblem(err)
 	}
-	unkept(c)
 	return c.JSON(http.StatusOK, NewRotated(name, secret))
 }
 
@@ -212,7 +174,7 @@ func (a *admin) testWebhook(c echo.Context) error {
 }
 
 func (a *admin) replayWebhook(c echo.Context) error {
-	name, err := webhookName(c)
+	name, err := pathName(c, "webhook")
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,33 @@ func (o *Operator) Audit(ctx context.Context, f AuditFilter, before int64, limit
 	return entries, nil
 }
 
+// Record leaves an entry in the audit for what also does, in one transaction with it, which has the engine's bounds: for what belongs to a
+// consumer and is not the engine's, like where a webhook sends to. Target names what it is done to; nil is no detail.
+func (o *Operator) Record(ctx context.Context, target, action string, by Action, detail any, also ...Also) error {
+	return o.inTx(ctx, func(tx pgx.Tx, _ outboxdb.DBTX) error {
+		for _, do := range also {
+			if err := do(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return o.RecordIn(ctx, tx, target, action, by, detail)
+	})
+}
+
+// RecordIn is Record in a transaction that is under way, as of an Also.
+func (o *Operator) RecordIn(ctx context.Context, tx pgx.Tx, target, action string, by Action, detail any) error {
+	if detail == nil {
+		detail = struct{}{}
+	}
+	encoded, err := json.Marshal(detail)
+	if err != nil {
+		return fmt.Errorf("encode audit detail: %w", err)
+	}
+	return o.q.AuditInsert(ctx, o.schema.on(tx), outboxdb.AuditInsertParams{
+		Actor: by.Actor, Action: action, Target: target, Reason: by.Reason, Detail: encoded,
+	})
+}
+
 // auditJob is a job as the audit keeps it. Of one that is not there, there is only the number.
 type auditJob struct {
 	ID            int64  `json:"id"`

@@ -81,7 +81,7 @@ func (c NewConsumer) consumer() (*Consumer, error) {
 		made.OnDead = Hold
 	}
 	var wrong []DataProblem
-	if !validName(c.Name) {
+	if !ValidName(c.Name) {
 		wrong = append(wrong, DataProblem{"/name", nameRule})
 	}
 	if c.Kind != KindTx && c.Kind != KindExternal {

@@ -134,7 +134,7 @@ func (o *Operator) setPaused(
 		if err := o.jobs.SetPaused(ctx, tx, consumer, action == "pause"); err != nil {
 			return err
 		}
-		return o.auditConsumer(ctx, tx, consumer, action, by, struct{}{}, also...)
+		return o.auditConsumer(ctx, tx, consumer, action, by, nil, also...)
 	})
 	if err == nil {
 		Wake()

@@ -39,6 +39,18 @@ var (
 // too: the log is in the order of its positions, and times of relaying are only about in that order.
 func Since(t time.Time) Start { return Start{since: t} }
 
+// ParseStart reads a place in the log as people write it: a time (RFC 3339), beginning, or nothing, which is Now.
+func ParseStart(text string) (s Start, ok bool) {
+	switch text {
+	case "":
+		return Now, true
+	case "beginning":
+		return Beginning, true
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	return Since(t), err == nil && !t.IsZero()
+}
+
 // Register makes the consumers of the engine's registry known to the database. A new consumer starts where its option StartFrom says,
 // by default from now; a new subscription of a known one starts from now. A consumer that was known under another name
 // (Formerly) goes on from where it was.

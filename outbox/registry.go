@@ -246,7 +246,7 @@ func (c *Consumer) take(opts []Option) {
 	slices.Sort(c.Patterns)
 	c.Patterns = slices.Compact(c.Patterns)
 	switch {
-	case !validName(c.Name):
+	case !ValidName(c.Name):
 		panic(fmt.Sprintf("outbox: consumer name %q %s", c.Name, nameRule))
 	case len(c.Patterns) == 0:
 		panic(fmt.Sprintf("outbox: consumer %q subscribes to nothing: give it outbox.On(…)", c.Name))
@@ -267,7 +267,8 @@ const (
 	patternRule = "must be a type, a prefix like cart.*, or *"
 )
 
-func validName(name string) bool {
+// ValidName reports whether a consumer can have the name.
+func ValidName(name string) bool {
 	return nameForm.MatchString(name) && len(name) <= 56 && DrainQueue(name) != RelayQueue
 }
 

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -159,13 +158,7 @@ func (o *Operator) unsubscribe(ctx context.Context, db outboxdb.DBTX, consumer s
 
 // auditConsumer leaves a line in the audit, and does what is to be done with it.
 func (o *Operator) auditConsumer(ctx context.Context, tx pgx.Tx, consumer, action string, by Action, detail any, also ...Also) error {
-	encoded, err := json.Marshal(detail)
-	if err != nil {
-		return fmt.Errorf("encode audit detail: %w", err)
-	}
-	if err := o.q.AuditInsert(ctx, o.schema.on(tx), outboxdb.AuditInsertParams{
-		Actor: by.Actor, Action: action, Target: "consumer " + consumer, Reason: by.Reason, Detail: encoded,
-	}); err != nil {
+	if err := o.RecordIn(ctx, tx, "consumer "+consumer, action, by, detail); err != nil {
 		return err
 	}
 	for _, do := range also {

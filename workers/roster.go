@@ -18,8 +18,8 @@ const leaveTime = 100 * time.Millisecond
 
 // roster is which consumers this process works, and which queues it has at River for that.
 type roster struct {
-	changing *sync.Mutex // one change at a time; it is held over what waits
-	mu       *sync.RWMutex
+	changing sync.Mutex // one change at a time; it is held over what waits
+	mu       sync.RWMutex
 	covered  map[string]bool // consumers, and whether their queues are wanted
 	worked   map[string]place
 }
@@ -31,19 +31,17 @@ type place struct {
 	leaving    bool // its jobs are running out; it takes up no more
 }
 
-func newRoster() roster {
-	return roster{changing: &sync.Mutex{}, mu: &sync.RWMutex{}, covered: map[string]bool{}, worked: map[string]place{}}
-}
+func newRoster() *roster { return &roster{covered: map[string]bool{}, worked: map[string]place{}} }
 
 // works reports whether the consumer's queues are worked. It is safe to call at any time.
-func (r roster) works(consumer string) bool {
+func (r *roster) works(consumer string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.covered[consumer]
 }
 
 // queues are those that are worked, with the relay's. It is safe to call at any time.
-func (r roster) queues() []string {
+func (r *roster) queues() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	all := []string{outbox.RelayQueue}
@@ -57,7 +55,7 @@ func (r roster) queues() []string {
 }
 
 // unsettled reports whether some queue is not as it is to be yet, or some consumer is left out.
-func (r roster) unsettled() bool {
+func (r *roster) unsettled() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, p := range r.worked {
@@ -73,7 +71,7 @@ func (r roster) unsettled() bool {
 	return false
 }
 
-func (r roster) set(queue string, p place, worked bool) {
+func (r *roster) set(queue string, p place, worked bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if worked {

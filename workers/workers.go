@@ -92,7 +92,7 @@ type Workers struct {
 	poll, lazyPoll time.Duration // the second for jobs that do not depend on it
 
 	beside *beside // nil: there are no other consumers than the registry's
-	roster roster
+	roster *roster
 
 	mu         sync.Mutex
 	maintained time.Time

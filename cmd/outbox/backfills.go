@@ -28,14 +28,11 @@ type consumersBackfill struct {
 }
 
 func (c consumersBackfill) Run(ctx context.Context) error {
-	b := outbox.Backfill{From: outbox.Beginning, Appends: c.Appends}
-	if c.From != "beginning" {
-		from, err := time.Parse(time.RFC3339, c.From)
-		if err != nil {
-			return usage("--from must be beginning, or a time like 2026-01-31T12:00:00Z, and is %q", c.From)
-		}
-		b.From = outbox.Since(from)
+	from, ok := outbox.ParseStart(c.From)
+	if !ok || c.From == "" {
+		return usage("--from must be beginning, or a time like 2026-01-31T12:00:00Z, and is %q", c.From)
 	}
+	b := outbox.Backfill{From: from, Appends: c.Appends}
 	if c.Until != "" {
 		until, err := time.Parse(time.RFC3339, c.Until)
 		if err != nil {

@@ -123,7 +123,7 @@ type webhooksAdd struct {
 }
 
 func (c webhooksAdd) Run(ctx context.Context) error {
-	from, ok := handlers.ParseStart(c.From)
+	from, ok := outbox.ParseStart(c.From)
 	if !ok {
 		return usage("--from must be beginning, or a time like 2026-01-31T12:00:00Z, and is %q", c.From)
 	}

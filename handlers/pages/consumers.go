@@ -120,14 +120,11 @@ func (p *Pages) backfill(c echo.Context) error {
 	form := &v.Backfill
 	form.Reason, form.From, form.Until = by.Reason, c.FormValue("from"), c.FormValue("until")
 	form.Appends, form.Force = c.FormValue("appends") != "", by.Force
-	b := outbox.Backfill{From: outbox.Beginning, Appends: form.Appends}
-	if form.From != "beginning" {
-		from, err := parseTime(form.From)
-		if err != nil && problem == "" {
-			problem = "Where it begins " + timeForm + ", or the word beginning."
-		}
-		b.From = outbox.Since(from)
+	from, ok := start(form.From)
+	if (!ok || form.From == "") && problem == "" {
+		problem = "Where it begins " + timeForm + ", or the word beginning."
 	}
+	b := outbox.Backfill{From: from, Appends: form.Appends}
 	if form.Until != "" {
 		var err error
 		if b.Until, err = parseTime(form.Until); err != nil && problem == "" {

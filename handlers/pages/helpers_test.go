@@ -97,6 +97,11 @@ func (o *office) send(method, path string, form url.Values, header ...string) an
 	if form != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
+	return o.answerTo(req, header...)
+}
+
+func (o *office) answerTo(req *http.Request, header ...string) answer {
+	o.t.Helper()
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/pgoutbox/pgoutbox/outbox"
+	"github.com/pgoutbox/pgoutbox/outbox/webhooks"
 )
 
 // filter reads what a list is narrowed by from a page's query; the first that cannot be is refused by name. What is unknown is
@@ -91,6 +92,16 @@ func parseTime(v string) (t time.Time, err error) {
 	return t, err
 }
 
+// start reads where in the log something begins: a time, the word beginning, or nothing, which is the present end.
+func start(from string) (outbox.Start, bool) {
+	from = strings.TrimSpace(from)
+	if s, ok := outbox.ParseStart(from); ok {
+		return s, true
+	}
+	t, err := parseTime(from)
+	return outbox.Since(t), err == nil && !t.IsZero()
+}
+
 // plain reports whether the database takes s as a text.
 func plain(s string, most int) bool {
 	return len(s) <= most && utf8.ValidString(s) && !strings.ContainsRune(s, 0)
@@ -120,11 +131,14 @@ func refusal(err error) (status int, why string, newer []outbox.NewerEvent, ok b
 	var refused *outbox.InvalidEventError
 	var data *outbox.InvalidDataError
 	var redaction *outbox.InvalidRedactionError
+	var webhook *webhooks.InvalidError
 	switch {
 	case errors.As(err, &data):
 		return http.StatusUnprocessableEntity, "The consumer's code does not take this data: " + problems(data.Fields) + ".", nil, true
 	case errors.As(err, &redaction):
 		return http.StatusUnprocessableEntity, "That cannot be redacted: " + redactionProblems(redaction.Fields) + ".", nil, true
+	case errors.As(err, &webhook):
+		return http.StatusUnprocessableEntity, "The field " + webhook.Field + " " + webhook.Reason + ".", nil, true
 	case errors.Is(err, outbox.ErrReasonRequired):
 		return http.StatusUnprocessableEntity, "A reason is required: somebody will ask for it later.", nil, true
 	case errors.As(err, &conflict):

@@ -69,15 +69,7 @@ func (o *office) ask(method, path, body string, header ...string) answer {
 	require.NoError(o.t, err)
 	req.Header.Set("Content-Type", "text/plain;charset=UTF-8") // as a browser does with a text
 	req.Header.Set("Sec-Fetch-Site", "same-origin")
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	res, err := o.client.Do(req)
-	require.NoError(o.t, err)
-	raw, err := io.ReadAll(res.Body)
-	require.NoError(o.t, err)
-	require.NoError(o.t, res.Body.Close())
-	return answer{res.StatusCode, res.Header, string(raw)}
+	return o.answerTo(req, header...)
 }
 
 // refused requires an answer to be a problem of this kind, and River's UI not to have heard of the request.

@@ -31,7 +31,7 @@ func (p *Pages) actOn(
 	}
 	switch {
 	case err != nil:
-		status, why, ok := refusedWebhook(err)
+		status, why, _, ok := refusal(err)
 		if !ok {
 			return err
 		}

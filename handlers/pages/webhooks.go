@@ -2,7 +2,6 @@ package pages
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -98,7 +97,7 @@ func (p *Pages) addWebhook(c echo.Context) error {
 		Name: form.Name, URL: form.URL, Types: types(form.Types), Secret: strings.TrimSpace(c.FormValue("secret")), From: from,
 	}, by)
 	if err != nil {
-		status, why, ok := refusedWebhook(err)
+		status, why, _, ok := refusal(err)
 		if !ok {
 			return err
 		}
@@ -113,31 +112,9 @@ func (p *Pages) addWebhook(c echo.Context) error {
 	return p.showWebhook(c, http.StatusCreated, v)
 }
 
-// start reads where in the log an endpoint begins.
-func start(from string) (outbox.Start, bool) {
-	switch from = strings.TrimSpace(from); from {
-	case "":
-		return outbox.Now, true
-	case "beginning":
-		return outbox.Beginning, true
-	}
-	t, err := parseTime(from)
-	return outbox.Since(t), err == nil
-}
-
 // types are event types as people list them.
 func types(typed string) []string {
 	return strings.FieldsFunc(typed, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
-}
-
-// refusedWebhook is refusal, for what is said of an endpoint's fields, too.
-func refusedWebhook(err error) (status int, why string, ok bool) {
-	var invalid *webhooks.InvalidError
-	if errors.As(err, &invalid) {
-		return http.StatusUnprocessableEntity, "The field " + invalid.Field + " " + invalid.Reason + ".", true
-	}
-	status, why, _, ok = refusal(err)
-	return status, why, ok
 }
 
 type webhookView struct {

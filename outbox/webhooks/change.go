@@ -2,7 +2,6 @@ package webhooks
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -58,7 +57,7 @@ func (s *Store) Create(ctx context.Context, n NewEndpoint, by outbox.Action) (e 
 		if err := s.q.WebhookInsert(ctx, s.db(tx), outboxdb.WebhookInsertParams{Consumer: consumer, Url: n.URL, Secret: secret}); err != nil {
 			return err
 		}
-		return s.audit(ctx, tx, n.Name, "create", by, map[string]any{"url": shown(n.URL), "types": n.Types})
+		return s.operator.RecordIn(ctx, tx, target(n.Name), "create", by, map[string]any{"url": shown(n.URL), "types": n.Types})
 	})
 	if err != nil {
 		return Endpoint{}, "", failedTo("create", err)
@@ -90,23 +89,23 @@ func (s *Store) Update(ctx context.Context, name string, c Change, by outbox.Act
 		return s.Get(ctx, name)
 	}
 	consumer := ConsumerPrefix + name
-	change := func(ctx context.Context, tx pgx.Tx) error {
-		if c.URL != nil {
-			n, err := s.q.WebhookSetURL(ctx, s.db(tx), outboxdb.WebhookSetURLParams{Url: *c.URL, Consumer: consumer})
-			if err := found(name, n, err); err != nil {
-				return err
-			}
+	setURL := func(ctx context.Context, tx pgx.Tx) error {
+		if c.URL == nil {
+			return nil
 		}
-		return s.audit(ctx, tx, name, "change", by, detail)
+		n, err := s.q.WebhookSetURL(ctx, s.db(tx), outboxdb.WebhookSetURLParams{Url: *c.URL, Consumer: consumer})
+		return found(name, n, err)
 	}
 	if _, err := s.Get(ctx, name); err != nil {
 		return Endpoint{}, err
 	}
 	var err error
 	if c.Types != nil {
-		err = s.operator.Subscribe(ctx, consumer, c.Types, by, change)
+		err = s.operator.Subscribe(ctx, consumer, c.Types, by, setURL, func(ctx context.Context, tx pgx.Tx) error {
+			return s.operator.RecordIn(ctx, tx, target(name), "change", by, detail)
+		})
 	} else {
-		err = s.inTx(ctx, change)
+		err = s.operator.Record(ctx, target(name), "change", by, detail, setURL)
 	}
 	if err != nil {
 		return Endpoint{}, failedTo("change", err)
@@ -123,7 +122,9 @@ func (s *Store) Remove(ctx context.Context, name string, by outbox.Action) (*out
 	if _, err := s.Get(ctx, name); err != nil {
 		return nil, err
 	}
-	return s.operator.Remove(ctx, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error { return s.audit(ctx, tx, name, "remove", by, nil) })
+	return s.operator.Remove(ctx, ConsumerPrefix+name, by, func(ctx context.Context, tx pgx.Tx) error {
+		return s.operator.RecordIn(ctx, tx, target(name), "remove", by, nil)
+	})
 }
 
 // Disable stops an endpoint until Enable: nothing is sent to it. Its events wait in the log, which keeps them for it beyond its retention.
@@ -138,7 +139,7 @@ func (s *Store) Disable(ctx context.Context, name string, by outbox.Action) erro
 		if err := found(name, n, err); err != nil {
 			return err
 		}
-		return s.audit(ctx, tx, name, "disable", by, nil)
+		return s.operator.RecordIn(ctx, tx, target(name), "disable", by, nil)
 	}))
 }
 
@@ -149,7 +150,7 @@ func (s *Store) Enable(ctx context.Context, name string, by outbox.Action) error
 		if err := found(name, n, err); err != nil {
 			return err
 		}
-		return s.audit(ctx, tx, name, "enable", by, nil)
+		return s.operator.RecordIn(ctx, tx, target(name), "enable", by, nil)
 	}))
 }
 
@@ -157,12 +158,9 @@ func (s *Store) Enable(ctx context.Context, name string, by outbox.Action) error
 // at that time signs no more.
 func (s *Store) Rotate(ctx context.Context, name string, by outbox.Action) (secret string, err error) {
 	secret = newSecret()
-	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.operator.Record(ctx, target(name), "rotate", by, nil, func(ctx context.Context, tx pgx.Tx) error {
 		n, err := s.q.WebhookRotate(ctx, s.db(tx), outboxdb.WebhookRotateParams{Seconds: OldSecretFor.Seconds(), Secret: secret, Consumer: ConsumerPrefix + name})
-		if err := found(name, n, err); err != nil {
-			return err
-		}
-		return s.audit(ctx, tx, name, "rotate", by, nil)
+		return found(name, n, err)
 	})
 	if err != nil {
 		return "", failedTo("rotate", err)
@@ -185,27 +183,12 @@ func (s *Store) Replay(ctx context.Context, name string, since time.Time, by out
 	}
 	by.Force = true // that it calls the outside again is what is asked for
 	return s.operator.Backfill(ctx, ConsumerPrefix+name, outbox.Backfill{From: outbox.Since(since)}, by, func(ctx context.Context, tx pgx.Tx) error {
-		return s.audit(ctx, tx, name, "replay", by, map[string]any{"since": since.UTC()})
+		return s.operator.RecordIn(ctx, tx, target(name), "replay", by, map[string]any{"since": since.UTC()})
 	})
 }
 
-// audit leaves a line in the audit, beside those of what is done to the consumer.
-func (s *Store) audit(ctx context.Context, tx pgx.Tx, name, action string, by outbox.Action, detail map[string]any) error {
-	if detail == nil {
-		detail = map[string]any{}
-	}
-	encoded, err := json.Marshal(detail)
-	if err != nil {
-		return fmt.Errorf("encode audit detail: %w", err)
-	}
-	return s.q.AuditInsert(ctx, s.db(tx), outboxdb.AuditInsertParams{
-		Actor: by.Actor, Action: action, Target: "webhook " + name, Reason: by.Reason, Detail: encoded,
-	})
-}
-
-func (s *Store) inTx(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return fn(ctx, tx) })
-}
+// target is an endpoint in the audit, beside what is there of its consumer.
+func target(name string) string { return "webhook " + name }
 
 // found makes outbox.ErrNotFound of a change of no row.
 func found(name string, rows int64, err error) error {

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,10 +21,8 @@ const (
 	leastSecret, mostSecret, newKey = 24, 64, 32 // bytes; the first two are Standard Webhooks'
 )
 
-var nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
-
 func checkName(name string) error {
-	if !nameForm.MatchString(name) || len(name) > maxNameBytes {
+	if !outbox.ValidName(ConsumerPrefix+name) || len(name) > maxNameBytes {
 		return &InvalidError{"name", "must be 1 to 40 of a-z 0-9 in words joined by - or _"}
 	}
 	return nil

@@ -74,7 +74,7 @@ func secrets(to outboxdb.WebhookForDeliveryRow) []string {
 	return []string{to.Secret, to.OldSecret}
 }
 
-// recovered notes the success that ends an endpoint's failures. If that is not to be had, the next one does.
+// recovered notes the first success after a failure. If that is not to be had, the next one does.
 func (s *Store) recovered(ctx context.Context, consumer, url string, status int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stateTime)
 	defer cancel()
@@ -126,7 +126,7 @@ func (s *Store) disable(ctx context.Context, consumer, url, reason string, atOnc
 		case n == 0:
 			return errUnchanged
 		}
-		return s.audit(ctx, tx, nameOf(consumer), "disable", outbox.Action{Actor: system, Reason: reason}, nil)
+		return s.operator.RecordIn(ctx, tx, target(nameOf(consumer)), "disable", outbox.Action{Actor: system, Reason: reason}, nil)
 	})
 	switch {
 	case errors.Is(err, errUnchanged):
@@ -160,7 +160,7 @@ func (s *Store) Test(ctx context.Context, name string, by outbox.Action) (Result
 	} else if err != nil {
 		return Result{}, fmt.Errorf("webhooks: read the endpoint: %w", err)
 	}
-	if err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error { return s.audit(ctx, tx, name, "test", by, nil) }); err != nil {
+	if err := s.operator.Record(ctx, target(name), "test", by, nil); err != nil {
 		return Result{}, failedTo("test", err)
 	}
 	id := uuid.Must(uuid.NewV7())
